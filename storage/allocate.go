@@ -1,0 +1,254 @@
+package storage
+
+import (
+	"database/sql"
+	"strconv"
+)
+
+// NodeFilter chooses nodes. A nil list or pointer is no condition; an empty list matches nothing. All conditions must hold.
+type NodeFilter struct {
+	IDs                               []int64
+	SystemIDs, NotSystemIDs           []string
+	Hostnames, NotHostnames           []string
+	Types                             []int64
+	Statuses, NotStatuses             []NodeStatus
+	DomainIDs, NotDomainIDs           []int64
+	ZoneIDs, NotZoneIDs               []int64
+	PoolIDs, NotPoolIDs               []int64
+	OwnerIDs, NotOwnerIDs             []int64
+	AgentNames, NotAgentNames         []string
+	Architectures, NotArchitectures   []string
+	PowerStates, NotPowerStates       []string
+	Ephemeral                         *bool
+	MinCPU, MinSpeed, MinMem, MinLink float64
+	AllTags, NotTags                  []int64 // every one of AllTags, none of NotTags
+	MACs                              []string
+	AllSubnets, NotSubnets            []int64 // linked to every one of AllSubnets, to none of NotSubnets
+	VLANIDs, NotVLANIDs               []int64 // an interface on one of VLANIDs, none on NotVLANIDs
+	FabricIDs, NotFabricIDs           []int64
+	Free                              bool   // what allocate may take: Ready machines without an owner that are not locked
+	VisibleTo                         *int64 // without an owner, or owned by this user
+	ParentID                          *int64
+	AfterCost, AfterCostID            int64 // with Free: what comes after this candidate
+}
+
+func (f NodeFilter) where(tx *Tx) *where {
+	w := tx.where()
+	if f.Free {
+		// Literals, and not arguments, let the planner see that the index nodes_status gives the order too.
+		w.and("n.status = 4 and n.node_type = 0 and n.locked = 0 and n.owner_id is null")
+		if f.AfterCostID > 0 {
+			w.and("(n.cpu_count * 1024 + n.memory > ? or (n.cpu_count * 1024 + n.memory = ? and n.id > ?))", f.AfterCost, f.AfterCost, f.AfterCostID)
+		}
+	}
+	w.in("n.id", f.IDs).in("n.system_id", f.SystemIDs).in("n.hostname", f.Hostnames).in("n.node_type", f.Types)
+	w.in("n.domain_id", f.DomainIDs).in("n.zone_id", f.ZoneIDs).in("n.pool_id", f.PoolIDs).in("n.owner_id", f.OwnerIDs)
+	w.in("n.agent_name", f.AgentNames).in("n.architecture", f.Architectures).in("n.power_state", f.PowerStates).in("n.status", statusInts(f.Statuses))
+	not := func(col string, set any, given bool) {
+		if given {
+			inner := tx.where(w.args...).in(col, set)
+			w.args = inner.args
+			w.conds = append(w.conds, "not ("+inner.conds[0]+")")
+		}
+	}
+	not("n.system_id", f.NotSystemIDs, len(f.NotSystemIDs) > 0)
+	not("n.hostname", f.NotHostnames, len(f.NotHostnames) > 0)
+	not("n.domain_id", f.NotDomainIDs, len(f.NotDomainIDs) > 0)
+	not("n.zone_id", f.NotZoneIDs, len(f.NotZoneIDs) > 0)
+	not("coalesce(n.pool_id, -1)", f.NotPoolIDs, len(f.NotPoolIDs) > 0)
+	not("coalesce(n.owner_id, 0)", f.NotOwnerIDs, len(f.NotOwnerIDs) > 0)
+	not("n.agent_name", f.NotAgentNames, len(f.NotAgentNames) > 0)
+	not("n.architecture", f.NotArchitectures, len(f.NotArchitectures) > 0)
+	not("n.power_state", f.NotPowerStates, len(f.NotPowerStates) > 0)
+	not("n.status", statusInts(f.NotStatuses), len(f.NotStatuses) > 0)
+	if f.Ephemeral != nil {
+		w.and("n.ephemeral_deploy = ?", *f.Ephemeral)
+	}
+	if f.MinCPU > 0 {
+		w.and("n.cpu_count >= cast(? as double precision)", f.MinCPU)
+	}
+	if f.MinSpeed > 0 {
+		w.and("n.cpu_speed >= cast(? as double precision)", f.MinSpeed)
+	}
+	if f.MinMem > 0 {
+		w.and("n.memory >= cast(? as double precision)", f.MinMem)
+	}
+	if f.MinLink > 0 {
+		w.and("exists (select 1 from interfaces i where i.node_id = n.id and i.link_speed >= cast(? as double precision))", f.MinLink)
+	}
+	for _, id := range f.AllTags {
+		w.and("exists (select 1 from node_tags nt where nt.node_id = n.id and nt.tag_id = ?)", id)
+	}
+	for _, id := range f.AllSubnets {
+		w.and("exists (select 1 from interfaces i join ip_addresses a on a.interface_id = i.id where i.node_id = n.id and a.subnet_id = ?)", id)
+	}
+	exists := func(head, col string, set any, given, negate bool) {
+		if !given {
+			return
+		}
+		inner := tx.where(w.args...).in(col, set)
+		w.args = inner.args
+		cond := "exists (" + head + " and " + inner.conds[0] + ")"
+		if negate {
+			cond = "not " + cond
+		}
+		w.conds = append(w.conds, cond)
+	}
+	const (
+		tagsOf    = "select 1 from node_tags nt where nt.node_id = n.id"
+		nicsOf    = "select 1 from interfaces i where i.node_id = n.id"
+		linksOf   = "select 1 from interfaces i join ip_addresses a on a.interface_id = i.id where i.node_id = n.id"
+		fabricsOf = "select 1 from interfaces i join vlans v on v.id = i.vlan_id where i.node_id = n.id"
+	)
+	exists(tagsOf, "nt.tag_id", f.NotTags, len(f.NotTags) > 0, true)
+	exists(nicsOf, "i.mac_address", f.MACs, f.MACs != nil, false)
+	exists(linksOf, "a.subnet_id", f.NotSubnets, len(f.NotSubnets) > 0, true)
+	exists(nicsOf, "i.vlan_id", f.VLANIDs, f.VLANIDs != nil, false)
+	exists(nicsOf, "i.vlan_id", f.NotVLANIDs, len(f.NotVLANIDs) > 0, true)
+	exists(fabricsOf, "v.fabric_id", f.FabricIDs, f.FabricIDs != nil, false)
+	exists(fabricsOf, "v.fabric_id", f.NotFabricIDs, len(f.NotFabricIDs) > 0, true)
+	if f.VisibleTo != nil {
+		w.and("(n.owner_id is null or n.owner_id = ?)", *f.VisibleTo)
+	}
+	if f.ParentID != nil {
+		w.and("n.parent_id = ?", *f.ParentID)
+	}
+	return w
+}
+
+func statusInts(s []NodeStatus) []int64 {
+	if s == nil {
+		return nil
+	}
+	out := make([]int64, len(s))
+	for i, v := range s {
+		out[i] = int64(v)
+	}
+	return out
+}
+
+// Candidate is a machine that allocate may take, as little of it as choosing needs.
+type Candidate struct {
+	ID       int64
+	SystemID string
+	CPUCount int64
+	Memory   int64 // MiB
+}
+
+// Cost is what allocate orders by, as the index and MAAS do: cpu_count + memory/1024, times 1024.
+func (c Candidate) Cost() int64 { return c.CPUCount*1024 + c.Memory }
+
+// Candidates returns up to limit free machines that match, the cheapest first. The filter's Free is implied.
+func (tx *Tx) Candidates(f NodeFilter, limit int) ([]Candidate, error) {
+	f.Free = true
+	w := f.where(tx)
+	return list(tx, func(s scanner) (c Candidate, err error) {
+		err = s.Scan(&c.ID, &c.SystemID, &c.CPUCount, &c.Memory)
+		return c, err
+	}, `select n.id, n.system_id, n.cpu_count, n.memory from nodes n`+w.sql()+
+		` order by n.cpu_count * 1024 + n.memory, n.id limit `+strconv.Itoa(limit), w.args...)
+}
+
+// CandidateFacts are what the constraints of allocate look at, one row a machine, whatever its state. They serve the
+// explanation of a refusal, where each machine must say why it was not taken.
+type CandidateFacts struct {
+	Candidate
+	Hostname     string
+	Status       NodeStatus
+	Locked       bool
+	OwnerID      *int64
+	Architecture string
+	CPUSpeed     int64
+	ZoneID       int64
+	PoolID       *int64
+	DomainID     int64
+	PowerState   string
+	Ephemeral    bool
+	TagIDs       []int64
+	Links        []int64 // subnets of its addresses
+	VLANIDs      []int64
+	MaxLink      int64
+}
+
+// Facts returns the facts of the machines that match, ordered by cost, in a constant number of queries.
+func (tx *Tx) Facts(f NodeFilter) ([]CandidateFacts, error) {
+	w := f.where(tx)
+	facts, err := list(tx, func(s scanner) (c CandidateFacts, err error) {
+		err = s.Scan(&c.ID, &c.SystemID, &c.CPUCount, &c.Memory, &c.Hostname, &c.Status, &c.Locked, &c.OwnerID, &c.Architecture, &c.CPUSpeed,
+			&c.ZoneID, &c.PoolID, &c.DomainID, &c.PowerState, &c.Ephemeral)
+		return c, err
+	}, `select n.id, n.system_id, n.cpu_count, n.memory, n.hostname, n.status, n.locked, n.owner_id, n.architecture, n.cpu_speed, n.zone_id,
+		n.pool_id, n.domain_id, n.power_state, n.ephemeral_deploy from nodes n`+w.sql()+` order by n.cpu_count * 1024 + n.memory, n.id`, w.args...)
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[int64]*CandidateFacts, len(facts))
+	for i := range facts {
+		byID[facts[i].ID] = &facts[i]
+	}
+	pairs := func(q string, add func(c *CandidateFacts, v int64)) error {
+		rows, err := tx.Query(q+w.sql(), w.args...)
+		return eachRow(rows, err, func(r *sql.Rows) error {
+			var id, v int64
+			if err := r.Scan(&id, &v); err != nil {
+				return err
+			}
+			if c := byID[id]; c != nil {
+				add(c, v)
+			}
+			return nil
+		})
+	}
+	if err := pairs(`select nt.node_id, nt.tag_id from nodes n join node_tags nt on nt.node_id = n.id`,
+		func(c *CandidateFacts, v int64) { c.TagIDs = append(c.TagIDs, v) }); err != nil {
+		return nil, err
+	}
+	if err := pairs(`select distinct i.node_id, a.subnet_id from nodes n join interfaces i on i.node_id = n.id
+		join ip_addresses a on a.interface_id = i.id and a.subnet_id is not null`,
+		func(c *CandidateFacts, v int64) { c.Links = append(c.Links, v) }); err != nil {
+		return nil, err
+	}
+	if err := pairs(`select distinct i.node_id, i.vlan_id from nodes n join interfaces i on i.node_id = n.id and i.vlan_id is not null`,
+		func(c *CandidateFacts, v int64) { c.VLANIDs = append(c.VLANIDs, v) }); err != nil {
+		return nil, err
+	}
+	return facts, pairs(`select i.node_id, i.link_speed from nodes n join interfaces i on i.node_id = n.id`,
+		func(c *CandidateFacts, v int64) { c.MaxLink = max(c.MaxLink, v) })
+}
+
+// NameID is a name and its row id.
+type NameID struct {
+	ID   int64
+	Name string
+}
+
+// ZoneNames, PoolNames, TagNames and the like return id and name of every row, for constraints that go by name.
+func (tx *Tx) ZoneNames() ([]NameID, error) { return tx.nameIDs("zones") }
+
+// PoolNames returns id and name of every pool.
+func (tx *Tx) PoolNames() ([]NameID, error) { return tx.nameIDs("pools") }
+
+// TagNames returns id and name of every tag.
+func (tx *Tx) TagNames() ([]NameID, error) { return tx.nameIDs("tags") }
+
+// DomainNames returns id and name of every domain.
+func (tx *Tx) DomainNames() ([]NameID, error) { return tx.nameIDs("domains") }
+
+// Usernames returns id and name of every user.
+func (tx *Tx) Usernames() ([]NameID, error) {
+	return list(tx, scanNameID, `select id, username from users order by id`)
+}
+
+func (tx *Tx) nameIDs(table string) ([]NameID, error) {
+	return list(tx, scanNameID, `select id, name from `+table+` order by id`)
+}
+
+func scanNameID(s scanner) (n NameID, err error) {
+	err = s.Scan(&n.ID, &n.Name)
+	return n, err
+}
+
+// UsableArchitectures returns the architectures of all machines and images: what the arch constraint may name.
+func (tx *Tx) UsableArchitectures() ([]string, error) {
+	return list(tx, scalar[string], `select architecture from nodes where architecture <> '' union select architecture from boot_resources order by 1`)
+}
