@@ -1,0 +1,96 @@
+package api
+
+// A task is what ingot-agent does in one ephemeral boot. The agent gets it from the metadata service, at
+// {metadata_url}/latest/ingot-task with its machine's credentials (enlistment: {metadata_url}/enlist/latest/ingot-task without),
+// does it, signals the outcome in MAAS's own words (op=signal) and ends the boot as Then says.
+
+// TaskStep names what to do.
+type TaskStep string
+
+// The steps.
+const (
+	TaskEnlist     TaskStep = "enlist"     // register this machine, then fetch the task again with the credentials that come back
+	TaskCommission TaskStep = "commission" // run the built-in inventory and report it, then the scripts
+	TaskInstall    TaskStep = "install"    // carry out Install
+	TaskErase      TaskStep = "erase"      // carry out Erase
+	TaskRescue     TaskStep = "rescue"     // signal OK and stay up
+	TaskPowerOff   TaskStep = "poweroff"   // nothing but Then
+)
+
+// Task is the document.
+type Task struct {
+	Step TaskStep `json:"step"`
+	// SystemID is empty for TaskEnlist.
+	SystemID string `json:"system_id,omitempty"`
+	Hostname string `json:"hostname,omitempty"`
+	// Then is "poweroff", "reboot" or "stay".
+	Then    string       `json:"then"`
+	Install *InstallPlan `json:"install,omitempty"`
+	Erase   *ErasePlan   `json:"erase,omitempty"`
+}
+
+// DiskID names a disk by what does not change between boots. The agent refuses a plan whose disk it does not find exactly once:
+// by Serial when there is one, else by Path (/dev/disk/by-id/…, /dev/vda), and Size must match.
+type DiskID struct {
+	Name   string `json:"name"` // as inventoried: vda
+	Serial string `json:"serial,omitempty"`
+	Model  string `json:"model,omitempty"`
+	Path   string `json:"path,omitempty"`
+	Size   int64  `json:"size"` // bytes
+}
+
+// InstallPlan says how the machine's disk and network are to look. Only disks that it names are written.
+type InstallPlan struct {
+	Firmware string      `json:"firmware"` // bios or uefi
+	Disks    []DiskPlan  `json:"disks"`
+	Image    ImageSource `json:"image"`
+	// Network is the operating system's configuration, netplan version 2 in its JSON form, interfaces matched by MAC address.
+	Network map[string]any `json:"network,omitempty"`
+	// NetworkStyle is netplan, eni, networkd or none: what the image understands; "" lets the agent look.
+	NetworkStyle string `json:"network_style,omitempty"`
+	// Seed files are written into the installed system: cloud-init's MAAS datasource with the machine's credentials, hostname.
+	Seed       []SeedFile `json:"seed"`
+	Hostname   string     `json:"hostname"`
+	KernelOpts string     `json:"kernel_opts,omitempty"`
+}
+
+// DiskPlan lays out one disk with a new GPT.
+type DiskPlan struct {
+	Disk       DiskID          `json:"disk"`
+	Boot       bool            `json:"boot"` // the boot loader goes here
+	Partitions []PartitionPlan `json:"partitions"`
+}
+
+// PartitionPlan is one partition, in order.
+type PartitionPlan struct {
+	Number     int    `json:"number"`
+	Size       int64  `json:"size"`           // bytes
+	Flag       string `json:"flag,omitempty"` // bios_grub, boot (EFI system partition)
+	UUID       string `json:"uuid"`
+	FSType     string `json:"fstype,omitempty"` // ext4, vfat, ...; empty: no file system
+	FSUUID     string `json:"fsuuid,omitempty"` // ext4: a UUID. vfat: XXXX-XXXX
+	Label      string `json:"label,omitempty"`
+	MountPoint string `json:"mount_point,omitempty"`
+	Options    string `json:"options,omitempty"`
+}
+
+// ImageSource is the root file system's source: a path below /images/ on the rack that the machine booted from.
+type ImageSource struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+	Type   string `json:"type"` // root-tgz, root-txz, root-tzst, squashfs
+}
+
+// SeedFile is a file of the installed system.
+type SeedFile struct {
+	Path    string `json:"path"` // absolute, clean
+	Content string `json:"content"`
+	Mode    uint32 `json:"mode"` // 0600
+}
+
+// ErasePlan names the disks to erase and how.
+type ErasePlan struct {
+	Mode  string   `json:"mode"` // quick, secure or full
+	Disks []DiskID `json:"disks"`
+}
