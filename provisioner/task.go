@@ -1,0 +1,349 @@
+package provisioner
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"strings"
+
+	"github.com/ingot-metal/ingot/api"
+	"github.com/ingot-metal/ingot/provisioner/layout"
+	"github.com/ingot-metal/ingot/storage"
+)
+
+// planContext is what a plan needs and the store does not hold: the address by which the machine reaches the metadata service.
+type planContext struct {
+	MetadataURL string // ends in /MAAS/metadata/
+	Token       storage.NodeToken
+}
+
+const tokenLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+func randomToken(n int) string {
+	b := make([]byte, n)
+	out := make([]byte, 0, n)
+	for len(out) < n {
+		_, _ = rand.Read(b) // does not fail
+		for _, c := range b {
+			// 248 is a multiple of the 62 letters: what is above would favour the first ones.
+			if c < 248 && len(out) < n {
+				out = append(out, tokenLetters[int(c)%len(tokenLetters)])
+			}
+		}
+	}
+	return string(out)
+}
+
+// nodeToken returns a machine's own credentials, making them when it has none.
+func (s *Service) nodeToken(tx *storage.Tx, nodeID int64) (storage.NodeToken, error) {
+	t, err := tx.NodeToken(nodeID)
+	if !errors.Is(err, storage.ErrNotFound) {
+		return t, err
+	}
+	t = storage.NodeToken{NodeID: nodeID, ConsumerKey: randomToken(18), TokenKey: randomToken(18), TokenSecret: randomToken(32)}
+	return t, tx.InsertNodeToken(&t)
+}
+
+// MachineCredentials returns a node with its credentials, which are made when it has none. It is how a preseed is rendered: anonymous by
+// MAAS's design, so whoever serves it must reach machines only.
+func (s *Service) MachineCredentials(ctx context.Context, systemID string) (storage.Node, storage.NodeToken, error) {
+	var (
+		n storage.Node
+		t storage.NodeToken
+	)
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		if n, err = tx.Node(systemID); err != nil {
+			return err
+		}
+		t, err = tx.NodeToken(n.ID)
+		return err
+	})
+	if !errors.Is(err, storage.ErrNotFound) || n.ID == 0 {
+		return n, t, err
+	}
+	err = s.DB.Write(ctx, func(tx *storage.Tx) (err error) {
+		if n, err = tx.LockNodeBySystemID(systemID); err != nil {
+			return err
+		}
+		t, err = s.nodeToken(tx, n.ID)
+		return err
+	})
+	return n, t, err
+}
+
+// NodeByToken finds the machine that the credentials with a token key belong to.
+func (s *Service) NodeByToken(ctx context.Context, tokenKey string) (n storage.Node, t storage.NodeToken, err error) {
+	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
+		n, t, err = tx.NodeByToken(tokenKey)
+		return err
+	})
+	return n, t, err
+}
+
+// Task tells the agent on a machine what this boot is for, by the machine's status.
+func (s *Service) Task(ctx context.Context, nodeID int64, metadataURL string) (api.Task, error) {
+	var t api.Task
+	err := s.DB.Read(ctx, func(tx *storage.Tx) error {
+		n, err := tx.NodeByID(nodeID)
+		if err != nil {
+			return err
+		}
+		t = api.Task{SystemID: n.SystemID, Hostname: n.Hostname, Then: "poweroff"}
+		switch n.Status {
+		case storage.StatusCommissioning, storage.StatusTesting:
+			t.Step = api.TaskCommission
+			if hasFlag(&n, flagEnableSSH) {
+				t.Then = "stay"
+			}
+		case storage.StatusDeploying:
+			if !n.Netboot {
+				t.Step, t.Then = api.TaskPowerOff, "reboot" // it is installed: the disk is next
+				return nil
+			}
+			t.Step, t.Then = api.TaskInstall, "reboot"
+			token, err := tx.NodeToken(n.ID)
+			if err != nil {
+				return err
+			}
+			image, err := s.imageOf(tx, &n)
+			if err != nil {
+				return err
+			}
+			plan, err := s.installPlan(tx, &n, image, planContext{metadataURL, token})
+			if err != nil {
+				return err
+			}
+			t.Install = &plan
+		case storage.StatusDiskErasing:
+			t.Step = api.TaskErase
+			disks, err := tx.BlockDevices(n.ID)
+			if err != nil {
+				return err
+			}
+			t.Erase = &api.ErasePlan{Mode: n.Erase, Disks: []api.DiskID{}}
+			for _, d := range disks {
+				if d.Type == "physical" {
+					t.Erase.Disks = append(t.Erase.Disks, diskID(&d))
+				}
+			}
+		case storage.StatusEnteringRescueMode, storage.StatusRescueMode:
+			t.Step, t.Then = api.TaskRescue, "stay"
+		default:
+			t.Step = api.TaskPowerOff
+		}
+		return nil
+	})
+	return t, err
+}
+
+// imageOf is the image that a machine is being deployed with.
+func (s *Service) imageOf(tx *storage.Tx, n *storage.Node) (storage.Image, error) {
+	images, err := tx.RootImages()
+	if err != nil {
+		return storage.Image{}, err
+	}
+	name := n.Osystem + "/" + n.DistroSeries
+	image, ok, _ := resolveImage(images, n.Architecture, name, "", "")
+	if !ok {
+		return image, fmt.Errorf("the image %s for %s is gone", name, n.Architecture)
+	}
+	return image, nil
+}
+
+func diskID(d *storage.BlockDevice) api.DiskID {
+	id := api.DiskID{Name: d.Name, Size: d.Size}
+	set := func(dst *string, src *string) {
+		if src != nil {
+			*dst = *src
+		}
+	}
+	set(&id.Serial, d.Serial)
+	set(&id.Model, d.Model)
+	set(&id.Path, d.IDPath)
+	return id
+}
+
+// ImagePath is the path of an image's file below /images/ on a rack.
+func ImagePath(m storage.Image) string {
+	osystem, series, _ := strings.Cut(m.Name, "/")
+	arch, sub, _ := strings.Cut(m.Architecture, "/")
+	return path.Join(m.SHA256, osystem, arch, sub, series, m.Label, m.Filename)
+}
+
+// installPlan renders the installation of an image on a machine.
+func (s *Service) installPlan(tx *storage.Tx, n *storage.Node, image storage.Image, pc planContext) (api.InstallPlan, error) {
+	b, err := tx.LoadMachine(n.SystemID)
+	if err != nil {
+		return api.InstallPlan{}, err
+	}
+	arch, _, _ := strings.Cut(n.Architecture, "/")
+	in := layout.Input{Firmware: layout.BIOS, Arch: arch, SystemID: n.SystemID, Hostname: n.Hostname, MetadataURL: pc.MetadataURL,
+		Credentials: layout.Credentials{ConsumerKey: pc.Token.ConsumerKey, TokenKey: pc.Token.TokenKey, TokenSecret: pc.Token.TokenSecret},
+		Image:       api.ImageSource{Path: ImagePath(image), SHA256: image.SHA256, Size: image.Size, Type: image.Filetype}}
+	if isUEFI(n) {
+		in.Firmware = layout.UEFI
+	}
+	if d := b.Cat.Domains[n.DomainID]; d != nil {
+		in.Domain, in.Search = d.Name, []string{d.Name}
+	}
+	boot := bootDisk(b)
+	for _, d := range b.Disks {
+		if d.Type != "physical" {
+			continue
+		}
+		ld := layout.Disk{ID: diskID(&d.BlockDevice), Boot: d == boot}
+		for _, p := range d.Partitions {
+			ld.Partitions = append(ld.Partitions, layoutPartition(&p))
+		}
+		in.Disks = append(in.Disks, ld)
+	}
+	upstream, err := s.settingText(tx, "upstream_dns", "")
+	if err != nil {
+		return api.InstallPlan{}, err
+	}
+	for _, i := range b.Interfaces {
+		if i.Type == "physical" && i.Interface.Enabled {
+			in.NICs = append(in.NICs, layoutNIC(b, i, strings.Fields(strings.ReplaceAll(upstream, ",", " "))))
+		}
+	}
+	global, err := s.settingText(tx, "kernel_opts", "")
+	if err != nil {
+		return api.InstallPlan{}, err
+	}
+	opts, err := tx.NodeKernelOpts(n.ID)
+	if err != nil {
+		return api.InstallPlan{}, err
+	}
+	in.KernelOpts = strings.TrimSpace(strings.Join(append([]string{global}, opts...), " "))
+	return layout.Plan(in)
+}
+
+func layoutPartition(p *storage.PartitionBundle) layout.Partition {
+	out := layout.Partition{Number: int(p.Number), Size: p.Size, UUID: p.UUID, Flag: p.Flag, Bootable: p.Bootable}
+	if f := p.Filesystem; f != nil {
+		out.FSType = f.Fstype
+		out.FSUUID, out.Label, out.MountPoint, out.Options = deref(f.UUID, ""), deref(f.Label, ""), deref(f.MountPoint, ""), deref(f.MountOptions, "")
+	}
+	return out
+}
+
+func layoutNIC(b *storage.Bundle, i *storage.InterfaceBundle, upstream []string) layout.NIC {
+	nic := layout.NIC{Name: i.Name, MAC: i.MACAddress, Boot: b.Node.BootInterfaceID != nil && *b.Node.BootInterfaceID == i.ID}
+	if i.VLANID != nil {
+		if v := b.Cat.VLANs[*i.VLANID]; v != nil {
+			nic.MTU = int(v.MTU)
+		}
+	}
+	for _, l := range i.Links {
+		if l.AllocType == storage.AllocDiscovered {
+			continue
+		}
+		link := layout.Link{DHCP: l.AllocType == storage.AllocDHCP, Default: l.DefaultGateway}
+		if l.SubnetID != nil {
+			if sn := b.Cat.Subnets[*l.SubnetID]; sn != nil {
+				link.IPv6 = sn.FirstIP.Is6()
+				if prefix, err := netip.ParsePrefix(sn.CIDR); err == nil && l.IP.IsValid() {
+					link.Address = netip.PrefixFrom(l.IP, prefix.Bits())
+				}
+				if sn.GatewayIP != nil {
+					link.Gateway, _ = netip.ParseAddr(*sn.GatewayIP)
+				}
+				if link.DNS = sn.DNSServers; len(link.DNS) == 0 {
+					link.DNS = upstream
+				}
+			}
+		}
+		nic.Links = append(nic.Links, link)
+	}
+	return nic
+}
+
+// defaultLayout replaces a machine's storage by the flat layout on its boot disk. A machine without a fitting disk has none after.
+func (s *Service) defaultLayout(tx *storage.Tx, n *storage.Node) error {
+	if err := tx.ClearStorageLayout(n.ID); err != nil {
+		return err
+	}
+	disks, err := tx.BlockDevices(n.ID)
+	if err != nil {
+		return err
+	}
+	b := &storage.Bundle{Node: *n}
+	for i := range disks {
+		b.Disks = append(b.Disks, &storage.DiskBundle{BlockDevice: disks[i]})
+	}
+	boot := bootDisk(b)
+	if boot == nil {
+		return nil
+	}
+	firmware := layout.BIOS
+	if isUEFI(n) {
+		firmware = layout.UEFI
+	}
+	arch, _, _ := strings.Cut(n.Architecture, "/")
+	parts, err := layout.Flat(boot.Size, firmware, arch, newUUID)
+	if err != nil {
+		s.Log.Info("no storage layout", "system_id", n.SystemID, "reason", err.Error())
+		return nil
+	}
+	boot.PartitionTable = "GPT"
+	if err := tx.UpdateBlockDevice(&boot.BlockDevice); err != nil {
+		return err
+	}
+	for _, p := range parts {
+		row := storage.Partition{BlockDeviceID: boot.ID, Number: int64(p.Number), UUID: p.UUID, Size: p.Size, Bootable: p.Bootable, Flag: p.Flag}
+		if err := tx.InsertPartition(&row); err != nil {
+			return err
+		}
+		label, uuid, mount := p.Label, p.FSUUID, p.MountPoint
+		if err := tx.InsertFilesystem(&storage.Filesystem{NodeID: n.ID, PartitionID: &row.ID, Fstype: p.FSType, Label: &label, UUID: &uuid,
+			MountPoint: &mount}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // does not fail
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
+}
+
+// Identity is what the metadata service says of a machine.
+type Identity struct {
+	FQDN      string
+	SSHKeys   []string // of the owner
+	HideKeys  bool     // from the listing: commissioning without enable_ssh
+	NTP       []string
+	Ephemeral bool // it runs one of the ephemeral environments
+}
+
+// MachineIdentity reads what a machine may know of itself.
+func (s *Service) MachineIdentity(ctx context.Context, nodeID int64) (Identity, error) {
+	var id Identity
+	err := s.DB.Read(ctx, func(tx *storage.Tx) error {
+		n, err := tx.NodeByID(nodeID)
+		if err != nil {
+			return err
+		}
+		id.FQDN = n.Hostname
+		if d, err := tx.Domain(n.DomainID); err == nil && d.Name != "" {
+			id.FQDN += "." + d.Name
+		}
+		if n.OwnerID != nil {
+			if id.SSHKeys, err = tx.SSHKeysOf(*n.OwnerID); err != nil {
+				return err
+			}
+		}
+		id.Ephemeral = !in(n.Status, storage.StatusDeployed) && (n.Status != storage.StatusDeploying || n.Netboot)
+		id.HideKeys = in(n.Status, storage.StatusCommissioning, storage.StatusTesting) && !hasFlag(&n, flagEnableSSH)
+		ntp, err := s.settingText(tx, "ntp_servers", "")
+		id.NTP = strings.FieldsFunc(ntp, func(r rune) bool { return r == ',' || r == ' ' })
+		return err
+	})
+	return id, err
+}
