@@ -1,0 +1,26 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/ingot-metal/ingot/api"
+	"github.com/ingot-metal/ingot/server/oapi"
+)
+
+// MaasGetConfig reads a setting.
+func (s *Server) MaasGetConfig(ctx context.Context, p api.MaasGetConfigParams) (oapi.Response, error) {
+	v, err := s.P.GetConfig(ctx, p.Name)
+	if err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.JSON(http.StatusOK, v)
+}
+
+// MaasSetConfig changes a setting.
+func (s *Server) MaasSetConfig(ctx context.Context, p api.MaasSetConfigParams) (oapi.Response, error) {
+	if err := s.P.SetConfig(ctx, p.Name, p.Value); err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.Text(http.StatusOK, "OK")
+}
