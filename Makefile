@@ -1,0 +1,78 @@
+# Targets explain themselves: make help. Each installs what it lacks when it runs as root, and names the package otherwise.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+DIR ?= dev
+HTTP ?= 127.0.0.1:5240
+MACHINES ?= 3
+IMAGE_DIR ?= image
+# Boot loaders, for whoever boots real or QEMU machines. Lab machines in process do without.
+LOADERS := pxelinux syslinux-common shim-signed grub-efi-amd64-signed grub-efi-amd64-bin ipxe
+E2E := $(LOADERS) qemu-system-x86 qemu-utils ovmf iproute2 openssh-client ipmitool mmdebstrap squashfs-tools zstd xz-utils cpio dosfstools mtools e2fsprogs gdisk fdisk
+CORE := ./storage/... ./provisioner/... ./server/... ./bootsrv/... ./lab ./cmd/ingot/... ./api/...
+
+# The agent runs on machines of either architecture; both are static.
+GOBIN = $(shell scripts/ensure-go.sh)
+export PATH := $(GOBIN):$(PATH)
+# A Go that is older than go.mod asks for fetches the right one.
+export GOTOOLCHAIN ?= auto
+export CGO_ENABLED ?= 0
+
+.PHONY: help run test build generate lint race e2e e2e-full e2e-clients bench image clean go
+
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+go:
+	@go version >/dev/null || { echo "Go is missing: run scripts/ensure-go.sh" >&2; exit 1; }
+
+run: build ## build, start region, rack and lab machines in DIR (dev), perform the main job once, stay up
+	@bin/ingot show --dir $(DIR) --http $(HTTP) --machines $(MACHINES)
+
+build: go ## build bin/ingot and bin/ingot-agent-{amd64,arm64}
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ingot ./cmd/ingot
+	GOARCH=amd64 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ingot-agent-amd64 ./cmd/ingot-agent
+	GOARCH=arm64 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ingot-agent-arm64 ./cmd/ingot-agent
+
+generate: go ## write types, routes, SDK and tables from openapi/*.yaml
+	go generate ./openapi/...
+	@gofmt -w api/*_gen.go api/client/*_gen.go server/oapi/*_gen.go
+
+test: go ## all tests that need no virtual machine, storage on SQLite and on a private PostgreSQL
+	scripts/postgres-test.sh go test $(TESTFLAGS) ./...
+
+lint: go ## gofmt, go vet, import rules
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); if [ -n "$$bad" ]; then echo "not formatted (gofmt -w):"; echo "$$bad"; exit 1; fi
+	go vet ./...
+	go vet -C e2e/clients ./...
+	go test ./internal/rules
+
+race: go ## the core packages under the race detector
+	@scripts/need.sh gcc libc6-dev
+	CGO_ENABLED=1 go test -race -short $(TESTFLAGS) $(CORE)
+
+e2e-clients: build ## gomaasclient and gomaasapi against lab machines
+	cd e2e/clients && go test -count=1 $(TESTFLAGS) ./...
+
+e2e: build e2e-clients ## QEMU: one BIOS and one UEFI machine through their whole life, and real clients on lab machines
+	@scripts/need.sh $(E2E)
+	go test -count=1 -timeout 60m -tags qemu $(TESTFLAGS) ./e2e/...
+
+e2e-full: build ## e2e, and everything that takes long
+	@scripts/need.sh $(E2E)
+	INGOT_E2E_FULL=1 $(MAKE) e2e
+
+bench: build ## allocate and list at 10,000 machines, DHCP, TFTP, HTTP, start-up, memory
+	go test -run '^$$' -bench . -benchtime $${BENCHTIME:-2s} ./bootsrv/... ./storage/... ./provisioner/... ./server/...
+	go run ./e2e/bench -bin bin/ingot
+
+image: build ## build the light initramfs, the full ephemeral image and a deployable root image into IMAGE_DIR (image)
+	@scripts/need.sh $(E2E)
+	bin/ingot image build --out $(IMAGE_DIR)
+
+clean: ## remove what make built; dev/ and image/ stay
+	rm -rf bin

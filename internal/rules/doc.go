@@ -1,0 +1,2 @@
+// Package rules holds the tests of how the code is laid out: who may import whom, and why.
+package rules
