@@ -11,29 +11,29 @@ const (
 	AllocDiscovered   = 6 // observed: a lease, or a controller's own address
 )
 
-const ipAddressColumns = `a.id, a.interface_id, a.subnet_id, a.ip, a.alloc_type, a.user_id, a.default_gateway, a.created, a.updated`
+const ipAddressColumns = `a.id, a.interface_id, a.subnet_id, a.ip, a.alloc_type, a.user_id, a.default_gateway, a.mac, a.created, a.updated`
 
 func scanIPAddress(r scanner) (a IPAddress, err error) {
 	err = r.Scan(&a.ID, &a.InterfaceID, &a.SubnetID, scanIP(&a.IP), &a.AllocType, &a.UserID, &a.DefaultGateway,
-		scanTime(&a.Created), scanTime(&a.Updated))
+		&a.MAC, scanTime(&a.Created), scanTime(&a.Updated))
 	return a, err
 }
 
 // InsertIPAddress writes a new link or address and sets its ID. ErrConflict: another one has the address.
 func (tx *Tx) InsertIPAddress(a *IPAddress) error {
 	a.Created, a.Updated = tx.Now(), tx.Now()
-	return tx.get([]any{&a.ID}, `insert into ip_addresses (interface_id, subnet_id, ip, alloc_type, user_id, default_gateway, created, updated)
-		values ($1, $2, $3, $4, $5, $6, $7, $8) returning id`,
+	return tx.get([]any{&a.ID}, `insert into ip_addresses (interface_id, subnet_id, ip, alloc_type, user_id, default_gateway, mac, created, updated)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id`,
 		a.InterfaceID, a.SubnetID, a.IP, a.AllocType, a.UserID, a.DefaultGateway,
-		a.Created, a.Updated)
+		a.MAC, a.Created, a.Updated)
 }
 
 // UpdateIPAddress writes all of a link or address. ErrConflict: another one has the address.
 func (tx *Tx) UpdateIPAddress(a *IPAddress) error {
 	a.Updated = tx.Now()
 	return tx.one(`update ip_addresses set interface_id = $2, subnet_id = $3, ip = $4, alloc_type = $5, user_id = $6,
-		default_gateway = $7, updated = $8 where id = $1`,
-		a.ID, a.InterfaceID, a.SubnetID, a.IP, a.AllocType, a.UserID, a.DefaultGateway, a.Updated)
+		default_gateway = $7, mac = $8, updated = $9 where id = $1`,
+		a.ID, a.InterfaceID, a.SubnetID, a.IP, a.AllocType, a.UserID, a.DefaultGateway, a.MAC, a.Updated)
 }
 
 // ClaimIP gives an address to an automatic link that has none. ErrStale: the link is gone or has one. ErrConflict: the address is taken.
@@ -79,7 +79,7 @@ func (tx *Tx) AddressesInside(subnetIDs []int64) ([]AddressInside, error) {
 	return listByIDs(tx, func(r scanner) (x AddressInside, err error) {
 		a := &x.IPAddress
 		err = r.Scan(&x.SubnetID, &a.ID, &a.InterfaceID, &a.SubnetID, scanIP(&a.IP), &a.AllocType, &a.UserID, scanBool(&a.DefaultGateway),
-			scanTime(&a.Created), scanTime(&a.Updated))
+			&a.MAC, scanTime(&a.Created), scanTime(&a.Updated))
 		return x, err
 	}, notNil(subnetIDs), `select s.id, `+ipAddressColumns+` from subnets s join ip_addresses a on a.ip >= s.first_ip and a.ip <= s.last_ip`,
 		`s.id`, `order by a.ip, a.id`)
@@ -168,6 +168,7 @@ type AddressUser struct {
 	Hostname  string
 	Domain    string
 	OwnerID   *int64
+	PoolID    *int64
 	Interface string
 }
 
@@ -179,10 +180,10 @@ func (tx *Tx) AddressUsers(first, last netip.Addr) (map[int64]AddressUser, error
 	}
 	rows, err := list(tx, func(r scanner) (p pair, err error) {
 		u := &p.u
-		err = r.Scan(&p.id, &u.Username, &u.SystemID, &u.NodeType, &u.Hostname, &u.Domain, &u.OwnerID, &u.Interface)
+		err = r.Scan(&p.id, &u.Username, &u.SystemID, &u.NodeType, &u.Hostname, &u.Domain, &u.OwnerID, &u.PoolID, &u.Interface)
 		return p, err
 	}, `select a.id, coalesce(u.username, o.username, ''), coalesce(n.system_id, ''), coalesce(n.node_type, 0), coalesce(n.hostname, ''),
-		coalesce(d.name, ''), n.owner_id, coalesce(i.name, '')
+		coalesce(d.name, ''), n.owner_id, n.pool_id, coalesce(i.name, '')
 		from ip_addresses a left join users u on u.id = a.user_id left join interfaces i on i.id = a.interface_id
 		left join nodes n on n.id = i.node_id left join users o on o.id = n.owner_id left join domains d on d.id = n.domain_id
 		where a.ip >= $1 and a.ip <= $2`, first, last)

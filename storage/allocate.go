@@ -2,6 +2,8 @@ package storage
 
 import (
 	"database/sql"
+	"errors"
+	"slices"
 	"strconv"
 )
 
@@ -28,8 +30,14 @@ type NodeFilter struct {
 	FabricIDs, NotFabricIDs           []int64
 	Free                              bool   // what allocate may take: Ready machines without an owner that are not locked
 	VisibleTo                         *int64 // without an owner, or owned by this user
+	Seen                              *Visibility
 	ParentID                          *int64
-	AfterCost, AfterCostID            int64 // with Free: what comes after this candidate
+	AfterCost, AfterCostID            int64      // with Free: what comes after this candidate
+	Until                             *Candidate // with Free: what comes before this candidate, and it
+	// What their parts must have: see parts.go.
+	Disks   []DiskCondition
+	NICs    []NICCondition
+	Devices []DeviceCondition
 }
 
 func (f NodeFilter) where(tx *Tx) *where {
@@ -38,8 +46,11 @@ func (f NodeFilter) where(tx *Tx) *where {
 		// Literals, and not arguments, let the planner see that the index nodes_status gives the order too.
 		w.and("n.status = 4 and n.node_type = 0 and n.locked = 0 and n.owner_id is null")
 		if f.AfterCostID > 0 {
-			w.and("(n.cpu_count * 1024 + n.memory > ? or (n.cpu_count * 1024 + n.memory = ? and n.id > ?))", f.AfterCost, f.AfterCost, f.AfterCostID)
+			w.and("n.cpu_count * 1024 + n.memory >= ? and (n.cpu_count * 1024 + n.memory > ? or n.id > ?)", f.AfterCost, f.AfterCost, f.AfterCostID)
 		}
+	}
+	if f.Free && f.Until != nil {
+		w.and("n.cpu_count * 1024 + n.memory <= ? and (n.cpu_count * 1024 + n.memory < ? or n.id <= ?)", f.Until.Cost(), f.Until.Cost(), f.Until.ID)
 	}
 	w.in("n.id", f.IDs).in("n.system_id", f.SystemIDs).in("n.hostname", f.Hostnames).in("n.node_type", f.Types)
 	w.in("n.domain_id", f.DomainIDs).in("n.zone_id", f.ZoneIDs).in("n.pool_id", f.PoolIDs).in("n.owner_id", f.OwnerIDs)
@@ -80,8 +91,9 @@ func (f NodeFilter) where(tx *Tx) *where {
 		w.and("exists (select 1 from node_tags nt where nt.node_id = n.id and nt.tag_id = ?)", id)
 	}
 	for _, id := range f.AllSubnets {
-		w.and("exists (select 1 from interfaces i join ip_addresses a on a.interface_id = i.id where i.node_id = n.id and a.subnet_id = ?)", id)
+		w.and("exists (select 1 from interfaces i join ip_addresses a on a.interface_id = i.id where i.node_id = n.id and +a.subnet_id = ?)", id)
 	}
+	// The plus signs keep SQLite from starting at an index that leads to every link of a subnet or interface of a VLAN, for each machine anew.
 	exists := func(head, col string, set any, given, negate bool) {
 		if !given {
 			return
@@ -102,18 +114,70 @@ func (f NodeFilter) where(tx *Tx) *where {
 	)
 	exists(tagsOf, "nt.tag_id", f.NotTags, len(f.NotTags) > 0, true)
 	exists(nicsOf, "i.mac_address", f.MACs, f.MACs != nil, false)
-	exists(linksOf, "a.subnet_id", f.NotSubnets, len(f.NotSubnets) > 0, true)
-	exists(nicsOf, "i.vlan_id", f.VLANIDs, f.VLANIDs != nil, false)
-	exists(nicsOf, "i.vlan_id", f.NotVLANIDs, len(f.NotVLANIDs) > 0, true)
-	exists(fabricsOf, "v.fabric_id", f.FabricIDs, f.FabricIDs != nil, false)
-	exists(fabricsOf, "v.fabric_id", f.NotFabricIDs, len(f.NotFabricIDs) > 0, true)
+	exists(linksOf, "+a.subnet_id", f.NotSubnets, len(f.NotSubnets) > 0, true)
+	exists(nicsOf, "+i.vlan_id", f.VLANIDs, f.VLANIDs != nil, false)
+	exists(nicsOf, "+i.vlan_id", f.NotVLANIDs, len(f.NotVLANIDs) > 0, true)
+	exists(fabricsOf, "+v.fabric_id", f.FabricIDs, f.FabricIDs != nil, false)
+	exists(fabricsOf, "+v.fabric_id", f.NotFabricIDs, len(f.NotFabricIDs) > 0, true)
 	if f.VisibleTo != nil {
 		w.and("(n.owner_id is null or n.owner_id = ?)", *f.VisibleTo)
+	}
+	if f.Seen != nil {
+		f.Seen.narrow(w, f.Free || slices.Equal(f.Types, []int64{NodeMachine}))
 	}
 	if f.ParentID != nil {
 		w.and("n.parent_id = ?", *f.ParentID)
 	}
+	f.parts(w)
 	return w
+}
+
+// Visibility is which nodes somebody sees. Of the lists of pools, nil means every pool and an empty one none.
+type Visibility struct {
+	UserID      int64
+	Available   []int64 // pools of which the user's own machines and those without an owner are seen
+	All         []int64 // pools of which every machine is seen
+	Devices     bool    // other users' devices too
+	Controllers bool
+}
+
+// machines is the condition for machines alone.
+func (v *Visibility) machines(w *where) string {
+	w.args = append(w.args, v.UserID)
+	cond := "(n.owner_id is null or n.owner_id = $" + strconv.Itoa(len(w.args)) + ")"
+	if v.Available != nil {
+		cond += " and " + inSet(w.tx, &w.args, "n.pool_id", v.Available)
+	}
+	if len(v.All) > 0 {
+		cond = "(" + cond + ") or " + inSet(w.tx, &w.args, "n.pool_id", v.All)
+	}
+	return cond
+}
+
+func (v *Visibility) narrow(w *where, machinesOnly bool) {
+	all := v.All == nil
+	switch {
+	case machinesOnly && all, all && v.Devices && v.Controllers:
+		return
+	case machinesOnly:
+		w.conds = append(w.conds, "("+v.machines(w)+")")
+		return
+	}
+	cond := "n.node_type = 0"
+	if !all {
+		cond += " and (" + v.machines(w) + ")"
+	}
+	cond = "(" + cond + ")"
+	if v.Devices {
+		cond += " or n.node_type = 1"
+	} else {
+		w.args = append(w.args, v.UserID)
+		cond += " or (n.node_type = 1 and n.owner_id = $" + strconv.Itoa(len(w.args)) + ")"
+	}
+	if v.Controllers {
+		cond += " or n.node_type > 1"
+	}
+	w.conds = append(w.conds, "("+cond+")")
 }
 
 func statusInts(s []NodeStatus) []int64 {
@@ -131,6 +195,7 @@ func statusInts(s []NodeStatus) []int64 {
 type Candidate struct {
 	ID       int64
 	SystemID string
+	Hostname string
 	CPUCount int64
 	Memory   int64 // MiB
 }
@@ -143,17 +208,27 @@ func (tx *Tx) Candidates(f NodeFilter, limit int) ([]Candidate, error) {
 	f.Free = true
 	w := f.where(tx)
 	return list(tx, func(s scanner) (c Candidate, err error) {
-		err = s.Scan(&c.ID, &c.SystemID, &c.CPUCount, &c.Memory)
+		err = s.Scan(&c.ID, &c.SystemID, &c.Hostname, &c.CPUCount, &c.Memory)
 		return c, err
-	}, `select n.id, n.system_id, n.cpu_count, n.memory from nodes n`+w.sql()+
+	}, `select n.id, n.system_id, n.hostname, n.cpu_count, n.memory from nodes n`+w.sql()+
 		` order by n.cpu_count * 1024 + n.memory, n.id limit `+strconv.Itoa(limit), w.args...)
+}
+
+// CheapFree returns the last of the n cheapest machines that are Ready, as far as it tells their order; nil when there are no more than n.
+func (tx *Tx) CheapFree(n int) (*Candidate, error) {
+	c := new(Candidate)
+	err := tx.get([]any{&c.ID, &c.CPUCount, &c.Memory}, `select n.id, n.cpu_count, n.memory from nodes n where n.status = 4 and n.node_type = 0
+		order by n.cpu_count * 1024 + n.memory, n.id limit 1 offset `+strconv.Itoa(n))
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return c, err
 }
 
 // CandidateFacts are what the constraints of allocate look at, one row a machine, whatever its state. They serve the
 // explanation of a refusal, where each machine must say why it was not taken.
 type CandidateFacts struct {
 	Candidate
-	Hostname     string
 	Status       NodeStatus
 	Locked       bool
 	OwnerID      *int64
@@ -168,10 +243,11 @@ type CandidateFacts struct {
 	Links        []int64 // subnets of its addresses
 	VLANIDs      []int64
 	MaxLink      int64
+	MachineParts
 }
 
-// Facts returns the facts of the machines that match, ordered by cost, in a constant number of queries.
-func (tx *Tx) Facts(f NodeFilter) ([]CandidateFacts, error) {
+// Facts returns the facts of the machines that match, ordered by cost, with the parts that are wanted, in a constant number of queries.
+func (tx *Tx) Facts(f NodeFilter, want Parts) ([]CandidateFacts, error) {
 	w := f.where(tx)
 	facts, err := list(tx, func(s scanner) (c CandidateFacts, err error) {
 		err = s.Scan(&c.ID, &c.SystemID, &c.CPUCount, &c.Memory, &c.Hostname, &c.Status, &c.Locked, &c.OwnerID, &c.Architecture, &c.CPUSpeed,
@@ -212,8 +288,15 @@ func (tx *Tx) Facts(f NodeFilter) ([]CandidateFacts, error) {
 		func(c *CandidateFacts, v int64) { c.VLANIDs = append(c.VLANIDs, v) }); err != nil {
 		return nil, err
 	}
-	return facts, pairs(`select i.node_id, i.link_speed from nodes n join interfaces i on i.node_id = n.id`,
-		func(c *CandidateFacts, v int64) { c.MaxLink = max(c.MaxLink, v) })
+	if err := pairs(`select i.node_id, i.link_speed from nodes n join interfaces i on i.node_id = n.id`,
+		func(c *CandidateFacts, v int64) { c.MaxLink = max(c.MaxLink, v) }); err != nil {
+		return nil, err
+	}
+	into := make(map[int64]*MachineParts, len(facts))
+	for i := range facts {
+		into[facts[i].ID] = &facts[i].MachineParts
+	}
+	return facts, tx.loadParts(w, want, into)
 }
 
 // NameID is a name and its row id.

@@ -18,7 +18,7 @@ type Catalogue struct {
 	Subnets map[int64]*Subnet
 	Spaces  map[int64]*Space
 	Nodes   map[int64]string // system_ids of the racks that VLANs name
-	// DefaultDomain is the domain with the lowest id.
+	// DefaultDomain is the domain that new nodes are in.
 	DefaultDomain int64
 }
 
@@ -28,25 +28,34 @@ type InterfaceBundle struct {
 	Links    []IPAddress
 	Parents  []string // sorted names
 	Children []string
-}
-
-// DiskBundle is a block device with its partitions and file system.
-type DiskBundle struct {
-	BlockDevice
-	Filesystem *Filesystem
-	Partitions []PartitionBundle
-}
-
-// PartitionBundle is a partition with its file system.
-type PartitionBundle struct {
-	Partition
-	Filesystem *Filesystem
+	Below    []*InterfaceBundle // the parents themselves
+	Above    []*InterfaceBundle // the children themselves
 }
 
 // SetSummary tells how a script set stands: how many results have each status.
 type SetSummary struct {
 	ID     int64
-	Counts map[int64]int
+	Counts map[int64]int // without those that are suppressed
+	// Hardware has the same by the hardware type of the script; Interfaces of those that look at one interface.
+	Hardware   map[int64]map[int64]int
+	Interfaces map[int64]int
+}
+
+func (s *SetSummary) count(status, hardware int64, nic bool, n int) {
+	s.Counts[status] += n
+	if s.Hardware == nil {
+		s.Hardware = map[int64]map[int64]int{}
+	}
+	if s.Hardware[hardware] == nil {
+		s.Hardware[hardware] = map[int64]int{}
+	}
+	s.Hardware[hardware][status] += n
+	if nic {
+		if s.Interfaces == nil {
+			s.Interfaces = map[int64]int{}
+		}
+		s.Interfaces[status] += n
+	}
 }
 
 // Bundle is a machine with everything that the API shows of it.
@@ -54,6 +63,8 @@ type Bundle struct {
 	Node       Node
 	Interfaces []*InterfaceBundle
 	Disks      []*DiskBundle
+	Groups     []*GroupBundle
+	CacheSets  []*CacheSetBundle
 	Special    []Filesystem // tmpfs, ramfs
 	Tags       []string     // sorted
 	OwnerData  map[string]string
@@ -97,11 +108,11 @@ func (tx *Tx) LoadCatalogue() (*Catalogue, error) {
 			c.Pools[p.ID] = p
 			return err
 		}),
-		load(`select id, name, ttl, authoritative from domains`, func(r *sql.Rows) error {
+		load(`select id, name, ttl, authoritative, is_default from domains`, func(r *sql.Rows) error {
 			d := new(Domain)
-			err := r.Scan(&d.ID, &d.Name, &d.TTL, scanBool(&d.Authoritative))
+			err := r.Scan(&d.ID, &d.Name, &d.TTL, scanBool(&d.Authoritative), scanBool(&d.IsDefault))
 			c.Domains[d.ID] = d
-			if c.DefaultDomain < 0 || d.ID < c.DefaultDomain {
+			if d.IsDefault {
 				c.DefaultDomain = d.ID
 			}
 			return err
@@ -192,14 +203,14 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 		rows, err := tx.Query(q+w.sql()+tail, w.args...)
 		return eachRow(rows, err, scan)
 	}
-	nics, disks, parts := map[int64]*InterfaceBundle{}, map[int64]*DiskBundle{}, map[int64]*PartitionBundle{}
+	nics := map[int64]*InterfaceBundle{}
 	err = of(`select i.id, i.node_id, i.name, i.type, i.mac_address, i.vlan_id, i.enabled, i.params, i.tags, i.vendor, i.product, i.firmware_version,
-		i.link_connected, i.interface_speed, i.link_speed, i.numa_node, i.sriov_max_vf
+		i.link_connected, i.interface_speed, i.link_speed, i.numa_node, i.sriov_max_vf, i.acquired, i.mac_typed
 		from nodes n join interfaces i on i.node_id = n.id`, ` order by i.id`, func(r *sql.Rows) error {
 		i := new(InterfaceBundle)
 		var params, tags string
 		err := r.Scan(&i.ID, &i.NodeID, &i.Name, &i.Type, &i.MACAddress, &i.VLANID, &i.Interface.Enabled, &params, &tags, &i.Vendor, &i.Product,
-			&i.FirmwareVersion, &i.LinkConnected, &i.InterfaceSpeed, &i.LinkSpeed, &i.NUMANode, &i.SRIOVMaxVF)
+			&i.FirmwareVersion, &i.LinkConnected, &i.InterfaceSpeed, &i.LinkSpeed, &i.NUMANode, &i.SRIOVMaxVF, scanBool(&i.Acquired), &i.MACTyped)
 		if err != nil {
 			return err
 		}
@@ -216,10 +227,10 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = of(`select a.id, a.interface_id, a.subnet_id, a.ip, a.alloc_type, a.user_id, a.default_gateway
+	err = of(`select a.id, a.interface_id, a.subnet_id, a.ip, a.alloc_type, a.user_id, a.default_gateway, a.mac
 		from nodes n join interfaces i on i.node_id = n.id join ip_addresses a on a.interface_id = i.id`, ` order by a.id`, func(r *sql.Rows) error {
 		var a IPAddress
-		err := r.Scan(&a.ID, &a.InterfaceID, &a.SubnetID, scanIP(&a.IP), &a.AllocType, &a.UserID, scanBool(&a.DefaultGateway))
+		err := r.Scan(&a.ID, &a.InterfaceID, &a.SubnetID, scanIP(&a.IP), &a.AllocType, &a.UserID, scanBool(&a.DefaultGateway), &a.MAC)
 		if err == nil && a.InterfaceID != nil && nics[*a.InterfaceID] != nil {
 			i := nics[*a.InterfaceID]
 			i.Links = append(i.Links, a)
@@ -234,87 +245,14 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 			var child, parent int64
 			err := r.Scan(&child, &parent)
 			if c, p := nics[child], nics[parent]; c != nil && p != nil {
-				c.Parents, p.Children = insertSorted(c.Parents, p.Name), insertSorted(p.Children, c.Name)
+				c.Under(p)
 			}
 			return err
 		})
 	if err != nil {
 		return nil, err
 	}
-	err = of(`select d.id, d.node_id, d.name, d.type, d.model, d.serial, d.id_path, d.uuid, d.size, d.block_size, d.tags, d.firmware_version,
-		d.numa_node, d.partition_table from nodes n join block_devices d on d.node_id = n.id`, ` order by d.id`, func(r *sql.Rows) error {
-		d := new(DiskBundle)
-		var tags string
-		err := r.Scan(&d.ID, &d.NodeID, &d.Name, &d.Type, &d.Model, &d.Serial, &d.IDPath, &d.UUID, &d.Size, &d.BlockSize, &tags, &d.FirmwareVersion,
-			&d.NUMANode, &d.PartitionTable)
-		if err != nil {
-			return err
-		}
-		if d.Tags, err = stringList(tags); err != nil {
-			return err
-		}
-		disks[d.ID] = d
-		if b := byID[d.NodeID]; b != nil {
-			b.Disks = append(b.Disks, d)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	type where2 struct {
-		disk *DiskBundle
-		at   int
-	}
-	places := map[int64]where2{}
-	err = of(`select p.id, p.block_device_id, p.number, p.uuid, p.size, p.bootable, p.flag, p.tags
-		from nodes n join block_devices d on d.node_id = n.id join partitions p on p.block_device_id = d.id`, ` order by p.block_device_id, p.number`,
-		func(r *sql.Rows) error {
-			var (
-				p    PartitionBundle
-				tags string
-			)
-			err := r.Scan(&p.ID, &p.BlockDeviceID, &p.Number, &p.UUID, &p.Size, &p.Bootable, &p.Flag, &tags)
-			if err != nil {
-				return err
-			}
-			if p.Tags, err = stringList(tags); err != nil {
-				return err
-			}
-			if d := disks[p.BlockDeviceID]; d != nil {
-				places[p.ID] = where2{d, len(d.Partitions)}
-				d.Partitions = append(d.Partitions, p)
-			}
-			return nil
-		})
-	if err != nil {
-		return nil, err
-	}
-	for id, w := range places {
-		parts[id] = &w.disk.Partitions[w.at]
-	}
-	err = of(`select f.id, f.node_id, f.block_device_id, f.partition_id, f.fstype, f.label, f.uuid, f.mount_point, f.mount_options
-		from nodes n join filesystems f on f.node_id = n.id`, ` order by f.id`, func(r *sql.Rows) error {
-		f := new(Filesystem)
-		err := r.Scan(&f.ID, &f.NodeID, &f.BlockDeviceID, &f.PartitionID, &f.Fstype, &f.Label, &f.UUID, &f.MountPoint, &f.MountOptions)
-		switch {
-		case err != nil:
-		case f.PartitionID != nil:
-			if p := parts[*f.PartitionID]; p != nil {
-				p.Filesystem = f
-			}
-		case f.BlockDeviceID != nil:
-			if d := disks[*f.BlockDeviceID]; d != nil {
-				d.Filesystem = f
-			}
-		default:
-			if b := byID[f.NodeID]; b != nil {
-				b.Special = append(b.Special, *f)
-			}
-		}
-		return err
-	})
-	if err != nil {
+	if err := tx.loadStorage(w, byID); err != nil {
 		return nil, err
 	}
 	err = of(`select nt.node_id, t.name from nodes n join node_tags nt on nt.node_id = n.id join tags t on t.id = nt.tag_id`, ` order by t.name`,
@@ -332,30 +270,45 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Pairs come as one JSON object a machine: a row for each of the eighteen facts of ten thousand machines costs more than all the rest.
-	object := "json_group_object(p.key, p.value)"
-	if tx.Postgres() {
-		object = "json_object_agg(p.key, p.value)::text"
-	}
-	pairs := func(table string, into func(b *Bundle) *map[string]string) error {
-		return of(`select p.node_id, `+object+` from nodes n join `+table+` p on p.node_id = n.id`, ` group by p.node_id`, func(r *sql.Rows) error {
-			var (
-				id  int64
-				doc string
-			)
-			if err := r.Scan(&id, &doc); err != nil {
-				return err
+	err = of(`select p.node_id, p.key, p.value from nodes n join owner_data p on p.node_id = n.id`, ``, func(r *sql.Rows) error {
+		var (
+			id   int64
+			k, v string
+		)
+		err := r.Scan(&id, &k, &v)
+		if b := byID[id]; b != nil {
+			if b.OwnerData == nil {
+				b.OwnerData = map[string]string{}
 			}
-			if b := byID[id]; b != nil {
-				return json.Unmarshal([]byte(doc), into(b))
-			}
-			return nil
-		})
-	}
-	if err := pairs("owner_data", func(b *Bundle) *map[string]string { return &b.OwnerData }); err != nil {
+			b.OwnerData[k] = v
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	if err := pairs("node_metadata", func(b *Bundle) *map[string]string { return &b.Metadata }); err != nil {
+	// The facts come as one text a machine: a row for each of the eighteen of ten thousand machines costs more than all the rest.
+	// SetNodeMetadata keeps the two separators out of them.
+	joined := "group_concat(p.key || char(31) || p.value, char(30))"
+	if tx.Postgres() {
+		joined = "string_agg(p.key || chr(31) || p.value, chr(30))"
+	}
+	err = of(`select p.node_id, `+joined+` from nodes n join node_metadata p on p.node_id = n.id`, ` group by p.node_id`, func(r *sql.Rows) error {
+		var (
+			id  int64
+			doc string
+		)
+		err := r.Scan(&id, &doc)
+		if b := byID[id]; b != nil {
+			b.Metadata = make(map[string]string, 18)
+			for pair := range strings.SplitSeq(doc, "\x1e") {
+				k, v, _ := strings.Cut(pair, "\x1f")
+				b.Metadata[k] = v
+			}
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	err = of(`select n.id, e.id, e.type, e.level, e.description, e.action, e.created from nodes n join events e on e.id =
@@ -373,25 +326,27 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = of(`select s.node_id, s.type, s.id, coalesce(r.status, -1), count(*) from nodes n join script_sets s on s.node_id = n.id
-		left join script_results r on r.set_id = s.id`, conj(w)+` s.id = (select max(m.id) from script_sets m where m.node_id = s.node_id and m.type = s.type)
-		group by s.node_id, s.type, s.id, r.status`, func(r *sql.Rows) error {
-		var id, typ, set, status int64
-		var count int
-		err := r.Scan(&id, &typ, &set, &status, &count)
-		if b := byID[id]; b != nil {
-			if b.Sets == nil {
-				b.Sets = map[int64]*SetSummary{}
+	err = of(`select s.node_id, s.type, s.id, coalesce(r.status, -1), coalesce(c.hardware_type, 0), case when r.instance like 'interface:%' then 1 else 0 end,
+		count(*) from nodes n join script_sets s on s.node_id = n.id
+		left join script_results r on r.set_id = s.id and r.suppressed = 0 left join scripts c on c.id = r.script_id`,
+		conj(w)+` s.id = (select max(m.id) from script_sets m where m.node_id = s.node_id and m.type = s.type)
+		group by 1, 2, 3, 4, 5, 6`, func(r *sql.Rows) error {
+			var id, typ, set, status, hardware, nic int64
+			var count int
+			err := r.Scan(&id, &typ, &set, &status, &hardware, &nic, &count)
+			if b := byID[id]; b != nil {
+				if b.Sets == nil {
+					b.Sets = map[int64]*SetSummary{}
+				}
+				if b.Sets[typ] == nil {
+					b.Sets[typ] = &SetSummary{ID: set, Counts: map[int64]int{}}
+				}
+				if status >= 0 {
+					b.Sets[typ].count(status, hardware, nic == 1, count)
+				}
 			}
-			if b.Sets[typ] == nil {
-				b.Sets[typ] = &SetSummary{ID: set, Counts: map[int64]int{}}
-			}
-			if status >= 0 {
-				b.Sets[typ].Counts[status] = count
-			}
-		}
-		return err
-	})
+			return err
+		})
 	if err != nil {
 		return nil, err
 	}

@@ -93,23 +93,41 @@ func (tx *Tx) DeletePool(id int64) error {
 	return tx.one(`delete from pools where id = $1`, id)
 }
 
-const domainColumns = `id, name, ttl, authoritative`
+const domainColumns = `id, name, ttl, authoritative, is_default, forward_dns_servers`
 
 func scanDomain(r scanner) (d Domain, err error) {
-	err = r.Scan(&d.ID, &d.Name, &d.TTL, &d.Authoritative)
+	err = r.Scan(&d.ID, &d.Name, &d.TTL, scanBool(&d.Authoritative), scanBool(&d.IsDefault), scanStrings(&d.ForwardDNSServers))
 	return d, err
 }
 
 // InsertDomain writes a new domain and sets its ID.
 func (tx *Tx) InsertDomain(d *Domain) error {
-	return tx.get([]any{&d.ID}, `insert into domains (name, ttl, authoritative) values ($1, $2, $3) returning id`,
-		d.Name, d.TTL, d.Authoritative)
+	return tx.get([]any{&d.ID}, `insert into domains (name, ttl, authoritative, forward_dns_servers) values ($1, $2, $3, $4) returning id`,
+		d.Name, d.TTL, d.Authoritative, d.ForwardDNSServers)
 }
 
-// UpdateDomain writes all of a domain.
+// UpdateDomain writes all of a domain but whether it is the default one.
 func (tx *Tx) UpdateDomain(d *Domain) error {
-	return tx.one(`update domains set name = $2, ttl = $3, authoritative = $4 where id = $1`,
-		d.ID, d.Name, d.TTL, d.Authoritative)
+	return tx.one(`update domains set name = $2, ttl = $3, authoritative = $4, forward_dns_servers = $5 where id = $1`,
+		d.ID, d.Name, d.TTL, d.Authoritative, d.ForwardDNSServers)
+}
+
+// SetDefaultDomain makes a domain the one that new nodes are in.
+func (tx *Tx) SetDefaultDomain(id int64) error {
+	if _, err := tx.Exec(`update domains set is_default = 0 where is_default = 1`); err != nil {
+		return err
+	}
+	return tx.one(`update domains set is_default = 1 where id = $1`, id)
+}
+
+// DefaultDomain returns the domain that new nodes are in.
+func (tx *Tx) DefaultDomain() (Domain, error) {
+	return row(tx, scanDomain, `select `+domainColumns+` from domains where is_default = 1`)
+}
+
+// MoveFreeNodes moves the machines of a domain that nobody owns to another, and returns how many there were.
+func (tx *Tx) MoveFreeNodes(from, to int64) (int64, error) {
+	return tx.Exec(`update nodes set domain_id = $2 where domain_id = $1 and node_type = 0 and owner_id is null`, from, to)
 }
 
 // Domain returns a domain by id.
@@ -122,7 +140,7 @@ func (tx *Tx) DomainByName(name string) (Domain, error) {
 	return row(tx, scanDomain, `select `+domainColumns+` from domains where name = $1`, name)
 }
 
-// Domains returns all domains by id: the default first.
+// Domains returns all domains by id.
 func (tx *Tx) Domains() ([]Domain, error) {
 	return list(tx, scanDomain, `select `+domainColumns+` from domains order by id`)
 }
@@ -161,6 +179,11 @@ func (tx *Tx) UpdateTag(t *Tag) error {
 // TagByName returns a tag by name.
 func (tx *Tx) TagByName(name string) (Tag, error) {
 	return row(tx, scanTag, `select `+tagColumns+` from tags where name = $1`, name)
+}
+
+// TagByID returns a tag.
+func (tx *Tx) TagByID(id int64) (Tag, error) {
+	return row(tx, scanTag, `select `+tagColumns+` from tags where id = $1`, id)
 }
 
 // Tags returns all tags by name.
@@ -239,12 +262,9 @@ func (tx *Tx) BumpNodes(nodeIDs []int64) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range nodeIDs {
-		if _, err := tx.Exec(`update nodes set revision = $2 where id = $1`, id, rev); err != nil {
-			return err
-		}
-	}
-	return nil
+	w := tx.where(rev).in("id", nodeIDs)
+	_, err = tx.Exec(`update nodes set revision = $1`+w.sql(), w.args...)
+	return err
 }
 
 // NodeIDs returns the row ids of nodes by system_id; unknown ones are missing.

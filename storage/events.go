@@ -35,11 +35,12 @@ type EventFilter struct {
 	Owners     []string // user names: who caused the event
 	AgentNames []string // the node's agent_name
 	MinLevel   int64
-	Level      *int64 // exactly this level
-	Before     *int64 // ids below
-	After      *int64 // ids above; the nearest come into the page
-	VisibleTo  *User  // not what happened to other users' machines, nor the audit of what others did
-	Devices    bool   // events of devices too
+	Level      *int64      // exactly this level
+	Before     *int64      // ids below
+	After      *int64      // ids above; the nearest come into the page
+	Seen       *Visibility // not what happened to nodes outside of it
+	AuditOf    *string     // of the audit events, only those that this user caused
+	Devices    bool        // events of devices too
 	Limit      int
 }
 
@@ -73,9 +74,14 @@ func (tx *Tx) Events(f EventFilter) ([]Event, error) {
 	if !f.Devices {
 		w.and("not exists (select 1 from nodes d where d.id = e.node_id and d.node_type = 1)")
 	}
-	if u := f.VisibleTo; u != nil {
-		w.and("not exists (select 1 from nodes o where o.id = e.node_id and o.owner_id is not null and o.owner_id <> ?)", u.ID)
-		w.and("(e.level > 0 or e.username = ?)", u.Username)
+	if f.Seen != nil {
+		nodes := tx.where(w.args...)
+		f.Seen.narrow(nodes, false)
+		w.args = nodes.args
+		w.conds = append(w.conds, "(e.node_id is null or e.node_id in (select n.id from nodes n"+nodes.sql()+"))")
+	}
+	if f.AuditOf != nil {
+		w.and("(e.level > 0 or e.username = ?)", *f.AuditOf)
 	}
 	order := " order by e.id desc"
 	if f.Before != nil {

@@ -2,15 +2,15 @@ package storage
 
 import "time"
 
-const userColumns = "id, username, email, last_name, is_superuser, is_active, password_hash, created, last_login"
+const userColumns = "id, username, email, last_name, is_superuser, is_active, password_hash, created, last_login, access_version"
 
 func scanUser(s scanner) (u User, err error) {
 	err = s.Scan(&u.ID, &u.Username, &u.Email, &u.LastName, scanBool(&u.IsSuperuser), scanBool(&u.IsActive), &u.PasswordHash,
-		scanTime(&u.Created), scanTime(&u.LastLogin))
+		scanTime(&u.Created), scanTime(&u.LastLogin), &u.AccessVersion)
 	return u, err
 }
 
-// InsertUser adds a user and sets its ID; ErrConflict when the name is taken.
+// InsertUser adds a user, to the group Administrators or Users, and sets its ID; ErrConflict when the name is taken.
 func (tx *Tx) InsertUser(u *User) (err error) {
 	if u.Created.IsZero() {
 		u.Created = tx.Now()
@@ -18,10 +18,18 @@ func (tx *Tx) InsertUser(u *User) (err error) {
 	u.ID, err = tx.insert(`insert into users (username, email, last_name, is_superuser, is_active, password_hash, created, last_login)
 		values ($1, $2, $3, $4, $5, $6, $7, $8) returning id`,
 		u.Username, u.Email, u.LastName, u.IsSuperuser, u.IsActive, u.PasswordHash, u.Created, u.LastLogin)
+	if err != nil {
+		return err
+	}
+	group := UsersGroupID
+	if u.IsSuperuser {
+		group = AdministratorsGroupID
+	}
+	_, err = tx.Exec("insert into group_members (group_id, user_id) values ($1, $2)", group, u.ID)
 	return err
 }
 
-// UpdateUser writes all fields of a user but Created.
+// UpdateUser writes all fields of a user but Created and AccessVersion.
 func (tx *Tx) UpdateUser(u User) error {
 	return tx.one(`update users set username = $1, email = $2, last_name = $3, is_superuser = $4, is_active = $5, password_hash = $6, last_login = $7
 		where id = $8`, u.Username, u.Email, u.LastName, u.IsSuperuser, u.IsActive, u.PasswordHash, u.LastLogin, u.ID)
@@ -205,9 +213,10 @@ func (tx *Tx) DeleteSSHKey(id int64) error { return tx.one("delete from sshkeys 
 // Credentials reads an API key by its middle part, with its user: what every signed request needs, in one query.
 func (tx *Tx) Credentials(tokenKey string) (t APIToken, u User, err error) {
 	err = tx.get([]any{&t.ID, &t.UserID, &t.Name, &t.ConsumerKey, &t.TokenKey, &t.TokenSecret, scanTime(&t.Created),
-		&u.ID, &u.Username, &u.Email, &u.LastName, scanBool(&u.IsSuperuser), scanBool(&u.IsActive), &u.PasswordHash, scanTime(&u.Created), scanTime(&u.LastLogin)},
+		&u.ID, &u.Username, &u.Email, &u.LastName, scanBool(&u.IsSuperuser), scanBool(&u.IsActive), &u.PasswordHash, scanTime(&u.Created), scanTime(&u.LastLogin),
+		&u.AccessVersion},
 		`select t.id, t.user_id, t.name, t.consumer_key, t.token_key, t.token_secret, t.created,
-			u.id, u.username, u.email, u.last_name, u.is_superuser, u.is_active, u.password_hash, u.created, u.last_login
+			u.id, u.username, u.email, u.last_name, u.is_superuser, u.is_active, u.password_hash, u.created, u.last_login, u.access_version
 		from api_tokens t join users u on u.id = t.user_id where t.token_key = $1`, tokenKey)
 	return t, u, err
 }

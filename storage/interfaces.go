@@ -1,12 +1,14 @@
 package storage
 
+import "encoding/json"
+
 const interfaceColumns = `id, node_id, name, type, mac_address, vlan_id, enabled, params, tags, vendor, product, firmware_version,
-	link_connected, interface_speed, link_speed, numa_node, sriov_max_vf, created, updated`
+	link_connected, interface_speed, link_speed, numa_node, sriov_max_vf, acquired, created, updated, mac_typed`
 
 func scanInterface(r scanner) (i Interface, err error) {
 	err = r.Scan(&i.ID, &i.NodeID, &i.Name, &i.Type, &i.MACAddress, &i.VLANID, &i.Enabled, scanJSON(&i.Params), scanStrings(&i.Tags),
 		&i.Vendor, &i.Product, &i.FirmwareVersion, &i.LinkConnected, &i.InterfaceSpeed, &i.LinkSpeed, &i.NUMANode, &i.SRIOVMaxVF,
-		scanTime(&i.Created), scanTime(&i.Updated))
+		&i.Acquired, scanTime(&i.Created), scanTime(&i.Updated), &i.MACTyped)
 	return i, err
 }
 
@@ -19,16 +21,47 @@ func (i *Interface) defaults() {
 	}
 }
 
+// SpelledMAC is the MAC address as somebody wrote it, for whoever compares texts; as it is stored when nobody did, or when it has
+// become another one since.
+func (i *Interface) SpelledMAC() string {
+	if i.MACTyped == "" || i.MACTyped == i.MACAddress {
+		return i.MACAddress
+	}
+	digits, at := i.MACAddress, 0
+	next := func() (c byte) {
+		for at < len(digits) && digits[at] == ':' {
+			at++
+		}
+		if at < len(digits) {
+			c = digits[at]
+			at++
+		}
+		return c
+	}
+	for _, c := range []byte(i.MACTyped) {
+		if 'A' <= c && c <= 'F' {
+			c += 'a' - 'A'
+		}
+		if c != ':' && c != '-' && c != '.' && c != next() {
+			return i.MACAddress
+		}
+	}
+	if next() != 0 {
+		return i.MACAddress
+	}
+	return i.MACTyped
+}
+
 // InsertInterface writes a new interface and sets its ID. ErrConflict: the MAC address or the name is taken.
 func (tx *Tx) InsertInterface(i *Interface) error {
 	i.defaults()
 	i.Created, i.Updated = tx.Now(), tx.Now()
 	return tx.get([]any{&i.ID}, `insert into interfaces (node_id, name, type, mac_address, vlan_id, enabled, params, tags, vendor, product,
-		firmware_version, link_connected, interface_speed, link_speed, numa_node, sriov_max_vf, created, updated)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) returning id`,
+		firmware_version, link_connected, interface_speed, link_speed, numa_node, sriov_max_vf, acquired, created, updated, mac_typed)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) returning id`,
 		i.NodeID, i.Name, i.Type, i.MACAddress, i.VLANID, i.Enabled, jsonArg(i.Params, "{}"), i.Tags, i.Vendor, i.Product,
 		i.FirmwareVersion, i.LinkConnected, i.InterfaceSpeed, i.LinkSpeed, i.NUMANode, i.SRIOVMaxVF,
-		i.Created, i.Updated)
+		i.Acquired, i.Created, i.Updated, i.MACTyped)
 }
 
 // UpdateInterface writes all of an interface except its node.
@@ -37,10 +70,10 @@ func (tx *Tx) UpdateInterface(i *Interface) error {
 	i.Updated = tx.Now()
 	return tx.one(`update interfaces set name = $2, type = $3, mac_address = $4, vlan_id = $5, enabled = $6, params = $7, tags = $8,
 		vendor = $9, product = $10, firmware_version = $11, link_connected = $12, interface_speed = $13, link_speed = $14,
-		numa_node = $15, sriov_max_vf = $16, updated = $17 where id = $1`,
+		numa_node = $15, sriov_max_vf = $16, acquired = $17, updated = $18, mac_typed = $19 where id = $1`,
 		i.ID, i.Name, i.Type, i.MACAddress, i.VLANID, i.Enabled, jsonArg(i.Params, "{}"), i.Tags,
 		i.Vendor, i.Product, i.FirmwareVersion, i.LinkConnected, i.InterfaceSpeed, i.LinkSpeed,
-		i.NUMANode, i.SRIOVMaxVF, i.Updated)
+		i.NUMANode, i.SRIOVMaxVF, i.Acquired, i.Updated, i.MACTyped)
 }
 
 // Interface returns an interface by id.
@@ -96,8 +129,47 @@ func (tx *Tx) InterfaceBundles(nodeIDs []int64) (map[int64][]*InterfaceBundle, e
 	}
 	for _, p := range family {
 		if c, f := byID[p[0]], byID[p[1]]; c != nil && f != nil {
-			c.Parents, f.Children = insertSorted(c.Parents, f.Name), insertSorted(f.Children, c.Name)
+			c.Under(f)
 		}
 	}
 	return out, nil
+}
+
+// Under notes that an interface stands on another: a bond, a bridge or a VLAN interface on its parent.
+func (b *InterfaceBundle) Under(parent *InterfaceBundle) {
+	b.Parents, parent.Children = insertSorted(b.Parents, parent.Name), insertSorted(parent.Children, b.Name)
+	b.Below, parent.Above = append(b.Below, parent), append(parent.Above, b)
+}
+
+// EffectiveMTU is the largest of an interface's own MTU (else its VLAN's, else 1500) and of what stands on it.
+func (b *InterfaceBundle) EffectiveMTU(c *Catalogue) int64 {
+	mtu := int64(1500)
+	if b.VLANID != nil && c.VLANs[*b.VLANID] != nil && c.VLANs[*b.VLANID].MTU > 0 {
+		mtu = c.VLANs[*b.VLANID].MTU
+	}
+	if len(b.Params) > 2 {
+		var own struct {
+			MTU int64 `json:"mtu"`
+		}
+		if json.Unmarshal(b.Params, &own) == nil && own.MTU > 0 {
+			mtu = own.MTU
+		}
+	}
+	for _, a := range b.Above {
+		mtu = max(mtu, a.EffectiveMTU(c))
+	}
+	return mtu
+}
+
+// SetInterfaceParents makes these the parents of an interface, and no others.
+func (tx *Tx) SetInterfaceParents(childID int64, parentIDs []int64) error {
+	if _, err := tx.Exec(`delete from interface_parents where child_id = $1`, childID); err != nil {
+		return err
+	}
+	for _, p := range sortedUnique(parentIDs) {
+		if _, err := tx.Exec(`insert into interface_parents (child_id, parent_id) values ($1, $2)`, childID, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -258,11 +258,6 @@ func (tx *Tx) ids(q string, args ...any) ([]int64, error) {
 	return list(tx, scalar[int64], q, args...)
 }
 
-// UnfinishedJobs counts a node's jobs of a kind that are ready or running and whose unique key is the given one.
-func (tx *Tx) UnfinishedJobs(nodeID int64, uniqueKey string) (int64, error) {
-	return row(tx, scalar[int64], `select count(*) from jobs where node_id = $1 and unique_key = $2 and state in ('ready', 'running')`, nodeID, uniqueKey)
-}
-
 // JobState returns the state and the error of a job.
 func (tx *Tx) JobState(id int64) (state, errText string, err error) {
 	err = tx.get([]any{&state, &errText}, `select state, error from jobs where id = $1`, id)
@@ -314,12 +309,26 @@ func (tx *Tx) UntagNode(nodeID int64, tag string) error {
 
 // SetNodeMetadata writes facts of the hardware; an empty value removes its key.
 func (tx *Tx) SetNodeMetadata(nodeID int64, facts map[string]string) error {
-	return tx.setPairs("node_metadata", nodeID, facts)
+	clean := map[string]string{}
+	for k, v := range facts {
+		clean[withoutControls(k)] = withoutControls(v)
+	}
+	return tx.setPairs("node_metadata", nodeID, clean)
 }
 
 // SetOwnerData writes workload annotations; an empty value removes its key.
 func (tx *Tx) SetOwnerData(nodeID int64, data map[string]string) error {
 	return tx.setPairs("owner_data", nodeID, data)
+}
+
+// withoutControls drops control characters: facts come from hardware, and nothing sensible has them.
+func withoutControls(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 func (tx *Tx) setPairs(table string, nodeID int64, pairs map[string]string) error {

@@ -26,6 +26,8 @@ type User struct {
 	PasswordHash string
 	Created      time.Time
 	LastLogin    time.Time
+	// AccessVersion grows whenever the user's groups change, or what one of them may do.
+	AccessVersion int64
 }
 
 // APIToken is a row of api_tokens.
@@ -91,6 +93,9 @@ type Domain struct {
 	Name          string
 	TTL           *int64
 	Authoritative bool
+	IsDefault     bool
+	// ForwardDNSServers are address[:port]; only of domains that are not authoritative.
+	ForwardDNSServers []string
 }
 
 // Tag is a row of tags.
@@ -260,8 +265,10 @@ type Interface struct {
 	LinkSpeed       int64
 	NUMANode        *int64
 	SRIOVMaxVF      int64
+	Acquired        bool // a bridge that lives until the machine is released
 	Created         time.Time
 	Updated         time.Time
+	MACTyped        string // MACAddress as somebody wrote it; see SpelledMAC
 }
 
 // IPAddress is a row of ip_addresses.
@@ -274,6 +281,7 @@ type IPAddress struct {
 	UserID      *int64
 	// DefaultGateway: the node's default route of this family goes through this link.
 	DefaultGateway bool
+	MAC            string // whom a user reserved it for, when that is no node's interface
 	Created        time.Time
 	Updated        time.Time
 }
@@ -307,6 +315,7 @@ type BlockDevice struct {
 	PartitionTable  string // '', GPT, MBR
 	Created         time.Time
 	Updated         time.Time
+	GroupID         *int64 // of a virtual device: what it is made of
 }
 
 // Partition is a row of partitions.
@@ -334,26 +343,76 @@ type Filesystem struct {
 	UUID          *string
 	MountPoint    *string
 	MountOptions  *string
+	GroupID       *int64 // it is a member of that group
+	CacheSetID    *int64 // it holds that cache
+	Acquired      bool   // the copy that counts while the node is allocated
 }
 
-// Script is a row of scripts.
+// CacheSet is a row of cache_sets.
+type CacheSet struct {
+	ID      int64
+	NodeID  int64
+	Created time.Time
+	Updated time.Time
+}
+
+// StorageGroup is a row of storage_groups: devices that make up other devices.
+type StorageGroup struct {
+	ID         int64
+	NodeID     int64
+	Type       string // lvm-vg, raid-0, raid-1, raid-5, raid-6, raid-10, bcache, vmfs6
+	Name       string
+	UUID       string
+	CacheMode  string // of a bcache
+	CacheSetID *int64
+	Created    time.Time
+	Updated    time.Time
+}
+
+// Script is a row of scripts, with the newest of its texts.
 type Script struct {
-	ID        int64
-	Name      string
-	Type      string // commissioning, testing, release, deployment
-	IsDefault bool
-	Content   []byte
-	Meta      json.RawMessage
-	Created   time.Time
-	Updated   time.Time
+	ID           int64
+	Name         string
+	Title        string
+	Description  string
+	Tags         []string
+	Type         int64 // as of script sets
+	HardwareType int64
+	Parallel     int64
+	Timeout      time.Duration // 0: none
+	Results      json.RawMessage
+	Parameters   json.RawMessage
+	Packages     json.RawMessage
+	ForHardware  []string
+	Destructive  bool
+	MayReboot    bool
+	Recommission bool
+	ApplyNetwork bool // apply_configured_networking
+	IsDefault    bool
+	Created      time.Time
+	Updated      time.Time
+
+	VersionID int64  // the current version
+	Content   []byte // its text; nil in lists that do not need it
+}
+
+// ScriptVersion is a row of script_versions.
+type ScriptVersion struct {
+	ID       int64
+	ScriptID int64
+	Content  []byte
+	Comment  *string
+	Created  time.Time
 }
 
 // ScriptSet is a row of script_sets.
 type ScriptSet struct {
-	ID      int64
-	NodeID  int64
-	Type    int64 // 0 commissioning, 1 installation, 2 testing, 3 release
-	Created time.Time
+	ID        int64
+	NodeID    int64
+	Type      int64 // 0 commissioning, 1 installation, 2 testing, 3 release, 4 deployment
+	Requested []string
+	LastPing  time.Time
+	Created   time.Time
 }
 
 // ScriptResult is a row of script_results.
@@ -361,14 +420,20 @@ type ScriptResult struct {
 	ID         int64
 	SetID      int64
 	Name       string
-	Status     int64 // 0 pending 1 running 2 passed 3 failed 4 timed out 5 aborted
+	Instance   string // which device
+	ScriptID   *int64
+	VersionID  *int64
+	Parameters json.RawMessage
+	Status     int64
 	ExitStatus *int64
+	Suppressed bool
 	Output     []byte
 	Stdout     []byte
 	Stderr     []byte
 	Result     []byte
 	Started    time.Time
 	Ended      time.Time
+	Created    time.Time
 	Updated    time.Time
 }
 
@@ -461,4 +526,209 @@ type Boot struct {
 	Verdict string // '' while it runs
 	Started time.Time
 	Updated time.Time
+}
+
+// UserGroup is a row of user_groups.
+type UserGroup struct {
+	ID          int64
+	Name        string
+	Description string
+	Created     time.Time
+	Updated     time.Time
+}
+
+// GroupEntitlement is a row of group_entitlements.
+type GroupEntitlement struct {
+	ID          int64
+	GroupID     int64
+	PoolID      *int64 // nil: everywhere
+	Entitlement string
+}
+
+// SSLKey is a row of ssl_keys.
+type SSLKey struct {
+	ID      int64
+	UserID  int64
+	Key     string // PEM
+	Created time.Time
+}
+
+// DNSResource is a row of dns_resources.
+type DNSResource struct {
+	ID         int64
+	DomainID   int64
+	Name       string // below the domain; @: the domain itself
+	AddressTTL *int64
+	Created    time.Time
+	Updated    time.Time
+}
+
+// DNSRecord is a row of dns_records.
+type DNSRecord struct {
+	ID         int64
+	ResourceID int64
+	RRType     string // CNAME, MX, NS, SRV, SSHFP, TXT
+	RRData     string
+	TTL        *int64
+	Created    time.Time
+	Updated    time.Time
+}
+
+// BootSource is a row of boot_sources.
+type BootSource struct {
+	ID                      int64
+	Name                    string
+	URL                     string
+	Priority                int64
+	Enabled                 bool
+	KeyringFilename         string
+	KeyringData             []byte
+	SkipKeyringVerification bool
+	Created                 time.Time
+	Updated                 time.Time
+}
+
+// BootSourceSelection is a row of boot_source_selections.
+type BootSourceSelection struct {
+	ID        int64
+	SourceID  int64
+	OS        string
+	Release   string
+	Arches    []string
+	Subarches []string
+	Labels    []string
+	Created   time.Time
+	Updated   time.Time
+}
+
+// PackageRepository is a row of package_repositories.
+type PackageRepository struct {
+	ID                 int64
+	Name               string
+	URL                string
+	Distributions      []string
+	DisabledPockets    []string
+	DisabledComponents []string
+	DisableSources     bool
+	Components         []string
+	Arches             []string
+	Key                string
+	IsDefault          bool // one of Ubuntu's own archives, which cannot be deleted
+	Enabled            bool
+	Created            time.Time
+	Updated            time.Time
+}
+
+// LicenseKey is a row of license_keys.
+type LicenseKey struct {
+	ID           int64
+	OSystem      string
+	DistroSeries string
+	LicenseKey   string
+	Created      time.Time
+	Updated      time.Time
+}
+
+// ReservedIP is a row of reserved_ips.
+type ReservedIP struct {
+	ID       int64
+	SubnetID int64
+	IP       netip.Addr
+	MAC      string // lower case, colons
+	Comment  string
+	Created  time.Time
+	Updated  time.Time
+}
+
+// StaticRoute is a row of static_routes.
+type StaticRoute struct {
+	ID            int64
+	SourceID      int64
+	DestinationID int64
+	GatewayIP     netip.Addr
+	Metric        int64
+	Created       time.Time
+	Updated       time.Time
+}
+
+// DHCPSnippet is a row of dhcp_snippets. Without node and subnet it is global.
+type DHCPSnippet struct {
+	ID          int64
+	Name        string
+	Description string
+	Enabled     bool
+	NodeID      *int64
+	SubnetID    *int64
+	IPRangeID   *int64
+	Created     time.Time
+	Updated     time.Time
+}
+
+// DHCPSnippetValue is a row of dhcp_snippet_values: one version of a snippet's text.
+type DHCPSnippetValue struct {
+	ID        int64
+	SnippetID int64
+	Value     string
+	Created   time.Time
+}
+
+// Neighbour is a row of neighbours.
+type Neighbour struct {
+	ID        int64
+	IP        netip.Addr
+	MAC       string
+	VLANID    *int64
+	RackID    *int64 // who saw it
+	Interface string
+	Hostname  string
+	Created   time.Time
+	LastSeen  time.Time
+}
+
+// HardwareDevice is a row of node_devices.
+type HardwareDevice struct {
+	ID            int64
+	NodeID        int64
+	Bus           int64 // 1 PCIE, 2 USB
+	HardwareType  int64
+	VendorID      string
+	ProductID     string
+	VendorName    string
+	ProductName   string
+	Driver        string
+	BusNumber     int64
+	DeviceNumber  int64
+	PCIAddress    *string
+	NUMANode      int64
+	InterfaceID   *int64
+	BlockDeviceID *int64
+	VPD           json.RawMessage
+	Created       time.Time
+	Updated       time.Time
+}
+
+// Notification is a row of notifications.
+type Notification struct {
+	ID          int64
+	Ident       *string
+	UserID      *int64
+	Users       bool
+	Admins      bool
+	Message     string
+	Context     json.RawMessage
+	Category    string
+	Dismissable bool
+	Created     time.Time
+	Updated     time.Time
+}
+
+// File is a row of files.
+type File struct {
+	ID       int64
+	UserID   int64
+	Filename string
+	Content  []byte // nil in lists
+	Key      string // who knows it may read the file
+	Created  time.Time
+	Updated  time.Time
 }

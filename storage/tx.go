@@ -336,6 +336,15 @@ func scanTime(t *time.Time) sql.Scanner {
 	})
 }
 
+// scanSeconds scans a duration that is stored in seconds.
+func scanSeconds(d *time.Duration) sql.Scanner {
+	return scanFunc(func(src any) error {
+		n, err := toInt(src)
+		*d = time.Duration(n) * time.Second
+		return err
+	})
+}
+
 // scanBool scans 0 or 1.
 func scanBool(b *bool) sql.Scanner {
 	return scanFunc(func(src any) error {

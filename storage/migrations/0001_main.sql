@@ -25,7 +25,8 @@ create table users (
     is_active     bigint not null default 1,
     password_hash text not null default '',
     created       bigint not null,
-    last_login    bigint not null default 0
+    last_login    bigint not null default 0,
+    access_version bigint not null default 0 -- grows whenever the user's groups change, or what one of them may do
 );
 
 create table api_tokens (
@@ -94,8 +95,11 @@ create table domains (
     id            {{pk}},
     name          text not null unique,
     ttl           bigint,
-    authoritative bigint not null default 1
+    authoritative bigint not null default 1,
+    is_default    bigint not null default 0,
+    forward_dns_servers text not null default '[]' -- address[:port]; only of domains that are not authoritative
 );
+create unique index domains_default on domains (is_default) where is_default = 1;
 
 create table tags (
     id          {{pk}},
@@ -237,6 +241,7 @@ create table nodes (
 create index nodes_status on nodes (status, node_type, (cpu_count * 1024 + memory), id);
 create index nodes_controllers on nodes (id) where node_type <> 0;
 create index nodes_owner on nodes (owner_id);
+create index nodes_parent on nodes (parent_id) where parent_id is not null;
 create index nodes_revision on nodes (revision);
 create index nodes_expires on nodes (status_expires) where status_expires > 0;
 
@@ -296,8 +301,10 @@ create table interfaces (
     link_speed       bigint not null default 0,
     numa_node        bigint,
     sriov_max_vf     bigint not null default 0,
+    acquired         bigint not null default 0, -- a bridge that lives until the machine is released
     created          bigint not null,
     updated          bigint not null,
+    mac_typed        text not null default '', -- mac_address as somebody wrote it
     unique (node_id, name)
 );
 create unique index interfaces_mac on interfaces (mac_address) where type = 'physical';
@@ -308,6 +315,7 @@ create table interface_parents (
     parent_id bigint not null references interfaces (id) on delete cascade,
     primary key (child_id, parent_id)
 );
+create index interface_parents_parent on interface_parents (parent_id);
 
 -- Links and addresses. alloc_type: 0 auto, 1 sticky (static), 4 user reserved, 5 dhcp, 6 discovered. mode link_up is sticky without ip.
 create table ip_addresses (
@@ -318,6 +326,7 @@ create table ip_addresses (
     alloc_type   bigint not null,
     user_id      bigint references users (id) on delete set null,
     default_gateway bigint not null default 0, -- the node's default route of this family goes through this link
+    mac          text not null default '', -- whom a user reserved it for, when that is no node's interface
     created      bigint not null,
     updated      bigint not null
 );
@@ -383,40 +392,73 @@ create table filesystems (
 );
 create index filesystems_node on filesystems (node_id);
 
+-- Everything of a script but its text, which is in script_versions. The JSON fields have the shape that the API shows.
 create table scripts (
-    id        {{pk}},
-    name      text not null unique,
-    type      text not null, -- commissioning, testing, release, deployment
-    is_default bigint not null default 0,
-    content   {{bytes}} not null,
-    meta      text not null default '{}',
-    created   bigint not null,
-    updated   bigint not null
+    id                          {{pk}},
+    name                        text not null unique,
+    title                       text not null default '',
+    description                 text not null default '',
+    tags                        text not null default '[]',
+    type                        bigint not null, -- 0 commissioning, 2 testing, 3 release, 4 deployment
+    hardware_type               bigint not null default 0, -- 0 node, 1 cpu, 2 memory, 3 storage, 4 network, 5 gpu
+    parallel                    bigint not null default 0, -- 0 disabled, 1 instance, 2 any
+    timeout                     bigint not null default 0, -- seconds; 0: none
+    results                     text not null default '{}',
+    parameters                  text not null default '{}',
+    packages                    text not null default '{}',
+    for_hardware                text not null default '[]',
+    destructive                 bigint not null default 0,
+    may_reboot                  bigint not null default 0,
+    recommission                bigint not null default 0,
+    apply_configured_networking bigint not null default 0,
+    is_default                  bigint not null default 0,
+    created                     bigint not null,
+    updated                     bigint not null
 );
 
+-- The texts that a script has had. The highest id is the current one.
+create table script_versions (
+    id        {{pk}},
+    script_id bigint not null references scripts (id) on delete cascade,
+    content   {{bytes}} not null,
+    comment   text,
+    created   bigint not null
+);
+create index script_versions_script on script_versions (script_id, id);
+
 create table script_sets (
-    id      {{pk}},
-    node_id bigint not null references nodes (id) on delete cascade,
-    type    bigint not null, -- 0 commissioning, 1 installation, 2 testing, 3 release
-    created bigint not null
+    id        {{pk}},
+    node_id   bigint not null references nodes (id) on delete cascade,
+    type      bigint not null, -- 0 commissioning, 1 installation, 2 testing, 3 release, 4 deployment
+    requested text not null default '[]', -- the names and tags that were asked for
+    last_ping bigint not null default 0,
+    created   bigint not null
 );
 create index script_sets_node on script_sets (node_id, type, id);
 
+-- What scripts report. A script with a device parameter has one result for each device, told apart by instance.
 create table script_results (
     id          {{pk}},
     set_id      bigint not null references script_sets (id) on delete cascade,
     name        text not null,
-    status      bigint not null, -- 0 pending 1 running 2 passed 3 failed 4 timed out 5 aborted
+    instance    text not null default '',
+    script_id   bigint references scripts (id) on delete set null,
+    version_id  bigint references script_versions (id) on delete set null,
+    parameters  text not null default '{}',
+    status      bigint not null, -- see storage/scripts.go
     exit_status bigint,
+    suppressed  bigint not null default 0,
     output      {{bytes}},
     stdout      {{bytes}},
     stderr      {{bytes}},
     result      {{bytes}},
     started     bigint not null default 0,
     ended       bigint not null default 0,
+    created     bigint not null default 0,
     updated     bigint not null,
-    unique (set_id, name)
+    unique (set_id, name, instance)
 );
+create index script_results_script on script_results (script_id);
 
 create table events (
     id            {{pk}},
@@ -514,3 +556,267 @@ create table boots (
 );
 create index boots_mac on boots (mac, id);
 create index boots_node on boots (node_id, id);
+
+-- Groups and what they may do. The first two are Administrators and Users; a new user is in one of them.
+create table user_groups (
+    id          {{pk}},
+    name        text not null unique,
+    description text not null default '',
+    created     bigint not null,
+    updated     bigint not null
+);
+
+create table group_members (
+    group_id bigint not null references user_groups (id) on delete cascade,
+    user_id  bigint not null references users (id) on delete cascade,
+    primary key (group_id, user_id)
+);
+create index group_members_user on group_members (user_id);
+
+create table group_entitlements (
+    id          {{pk}},
+    group_id    bigint not null references user_groups (id) on delete cascade,
+    pool_id     bigint references pools (id) on delete cascade, -- null: everywhere
+    entitlement text not null
+);
+create unique index group_entitlements_global on group_entitlements (group_id, entitlement) where pool_id is null;
+create unique index group_entitlements_pool on group_entitlements (group_id, pool_id, entitlement) where pool_id is not null;
+
+create table ssl_keys (
+    id      {{pk}},
+    user_id bigint not null references users (id) on delete cascade,
+    key     text not null, -- PEM
+    created bigint not null,
+    unique (user_id, key)
+);
+
+-- Names in a domain that people make. The names of machines are not here: they follow from the machines.
+create table dns_resources (
+    id          {{pk}},
+    domain_id   bigint not null references domains (id),
+    name        text not null, -- below the domain; @: the domain itself
+    address_ttl bigint,
+    created     bigint not null,
+    updated     bigint not null,
+    unique (domain_id, name)
+);
+
+create table dns_resource_addresses (
+    resource_id bigint not null references dns_resources (id) on delete cascade,
+    address_id  bigint not null references ip_addresses (id) on delete cascade,
+    primary key (resource_id, address_id)
+);
+create index dns_resource_addresses_address on dns_resource_addresses (address_id);
+
+create table dns_records (
+    id          {{pk}},
+    resource_id bigint not null references dns_resources (id) on delete cascade,
+    rrtype      text not null, -- CNAME, MX, NS, SRV, SSHFP, TXT
+    rrdata      text not null,
+    ttl         bigint,
+    created     bigint not null,
+    updated     bigint not null
+);
+create index dns_records_resource on dns_records (resource_id);
+
+-- Where images come from, and which of them.
+create table boot_sources (
+    id                        {{pk}},
+    name                      text not null unique,
+    url                       text not null unique,
+    priority                  bigint not null unique,
+    enabled                   bigint not null default 1,
+    keyring_filename          text not null default '',
+    keyring_data              {{bytes}},
+    skip_keyring_verification bigint not null default 0,
+    created                   bigint not null,
+    updated                   bigint not null
+);
+
+create table boot_source_selections (
+    id        {{pk}},
+    source_id bigint not null references boot_sources (id) on delete cascade,
+    os        text not null,
+    release   text not null,
+    arches    text not null default '[]',
+    subarches text not null default '[]',
+    labels    text not null default '[]',
+    created   bigint not null,
+    updated   bigint not null,
+    unique (source_id, os, release)
+);
+
+create table package_repositories (
+    id                  {{pk}},
+    name                text not null unique,
+    url                 text not null,
+    distributions       text not null default '[]',
+    disabled_pockets    text not null default '[]',
+    disabled_components text not null default '[]',
+    disable_sources     bigint not null default 1,
+    components          text not null default '[]',
+    arches              text not null default '[]',
+    key                 text not null default '',
+    is_default          bigint not null default 0, -- one of Ubuntu's own archives, which cannot be deleted
+    enabled             bigint not null default 1,
+    created             bigint not null,
+    updated             bigint not null
+);
+
+create table license_keys (
+    id            {{pk}},
+    osystem       text not null,
+    distro_series text not null,
+    license_key   text not null,
+    created       bigint not null,
+    updated       bigint not null,
+    unique (osystem, distro_series)
+);
+
+-- Bcache cache sets: the name is cache and the place among the node's. The device is the file system with that cache_set_id.
+create table cache_sets (
+    id      {{pk}},
+    node_id bigint not null references nodes (id) on delete cascade,
+    created bigint not null,
+    updated bigint not null
+);
+create index cache_sets_node on cache_sets (node_id);
+
+-- Volume groups, RAIDs, bcaches, VMFS datastores. The members are the file systems with that group_id; what they make up are the virtual
+-- block devices with that group_id: the logical volumes, or the one device.
+create table storage_groups (
+    id           {{pk}},
+    node_id      bigint not null references nodes (id) on delete cascade,
+    type         text not null, -- lvm-vg, raid-0, raid-1, raid-5, raid-6, raid-10, bcache, vmfs6
+    name         text not null,
+    uuid         text not null unique,
+    cache_mode   text not null default '', -- of a bcache: writeback, writethrough, writearound
+    cache_set_id bigint references cache_sets (id) on delete cascade,
+    created      bigint not null,
+    updated      bigint not null
+);
+create index storage_groups_node on storage_groups (node_id);
+alter table block_devices add column group_id bigint references storage_groups (id) on delete cascade;
+alter table filesystems add column group_id bigint references storage_groups (id) on delete cascade;
+alter table filesystems add column cache_set_id bigint references cache_sets (id) on delete cascade;
+-- The copies that count while the node is allocated; they end with that.
+alter table filesystems add column acquired bigint not null default 0;
+create index block_devices_group on block_devices (group_id) where group_id is not null;
+create index filesystems_device on filesystems (block_device_id) where block_device_id is not null;
+create index filesystems_partition on filesystems (partition_id) where partition_id is not null;
+
+-- An address that is kept for a MAC address, whether a machine has that or not.
+create table reserved_ips (
+    id        {{pk}},
+    subnet_id bigint not null references subnets (id) on delete cascade,
+    ip        {{bytes}} not null unique,
+    mac       text not null, -- lower case, colons
+    comment   text not null default '',
+    created   bigint not null,
+    updated   bigint not null,
+    unique (mac, subnet_id)
+);
+create index reserved_ips_subnet on reserved_ips (subnet_id);
+
+-- Machines with an address in the source subnet reach the destination through the gateway.
+create table static_routes (
+    id             {{pk}},
+    source_id      bigint not null references subnets (id) on delete cascade,
+    destination_id bigint not null references subnets (id) on delete cascade,
+    gateway_ip     {{bytes}} not null,
+    metric         bigint not null default 0,
+    created        bigint not null,
+    updated        bigint not null,
+    unique (source_id, destination_id, gateway_ip)
+);
+
+-- Configuration text for a DHCP server, with all its versions. Without node and subnet it is global.
+create table dhcp_snippets (
+    id          {{pk}},
+    name        text not null unique,
+    description text not null default '',
+    enabled     bigint not null default 1,
+    node_id     bigint references nodes (id) on delete cascade,
+    subnet_id   bigint references subnets (id) on delete cascade,
+    iprange_id  bigint references ipranges (id) on delete cascade,
+    created     bigint not null,
+    updated     bigint not null
+);
+
+create table dhcp_snippet_values (
+    id         {{pk}},
+    snippet_id bigint not null references dhcp_snippets (id) on delete cascade,
+    value      text not null,
+    created    bigint not null
+);
+create index dhcp_snippet_values_snippet on dhcp_snippet_values (snippet_id, id);
+
+-- Who was seen on a network, by its lease or by a scan.
+create table neighbours (
+    id        {{pk}},
+    ip        {{bytes}} not null,
+    mac       text not null,
+    vlan_id   bigint references vlans (id) on delete cascade,
+    rack_id   bigint references nodes (id) on delete set null, -- who saw it
+    interface text not null default '',
+    hostname  text not null default '',
+    created   bigint not null,
+    last_seen bigint not null,
+    unique (ip, mac)
+);
+
+-- PCI and USB devices that the inventory found.
+create table node_devices (
+    id            {{pk}},
+    node_id       bigint not null references nodes (id) on delete cascade,
+    bus           bigint not null, -- 1 PCIE, 2 USB
+    hardware_type bigint not null default 0, -- as of scripts
+    vendor_id     text not null,
+    product_id    text not null,
+    vendor_name   text not null default '',
+    product_name  text not null default '',
+    driver        text not null default '',
+    bus_number    bigint not null default 0,
+    device_number bigint not null default 0,
+    pci_address   text,
+    numa_node     bigint not null default 0,
+    interface_id  bigint references interfaces (id) on delete set null,
+    block_device_id bigint references block_devices (id) on delete set null,
+    vpd           text not null default '{}',
+    created       bigint not null,
+    updated       bigint not null
+);
+create index node_devices_node on node_devices (node_id, id);
+
+create table notifications (
+    id          {{pk}},
+    ident       text unique,
+    user_id     bigint references users (id) on delete cascade,
+    users       bigint not null default 0,
+    admins      bigint not null default 0,
+    message     text not null,
+    context     text not null default '{}',
+    category    text not null default 'info',
+    dismissable bigint not null default 1,
+    created     bigint not null,
+    updated     bigint not null
+);
+
+create table notification_dismissals (
+    notification_id bigint not null references notifications (id) on delete cascade,
+    user_id         bigint not null references users (id) on delete cascade,
+    created         bigint not null,
+    primary key (notification_id, user_id)
+);
+
+-- The files that users keep here: Juju does. Anybody who knows a file's key may read it.
+create table files (
+    id       {{pk}},
+    user_id  bigint not null references users (id) on delete cascade,
+    filename text not null,
+    content  {{bytes}} not null,
+    key      text not null unique,
+    created  bigint not null,
+    updated  bigint not null,
+    unique (user_id, filename)
+);

@@ -13,6 +13,13 @@ import (
 // tag, hardware facts, results and an event. Benchmarks and tests of lists stand on it.
 func Fleet(t testing.TB, db *storage.DB, count int) {
 	t.Helper()
+	FleetOf(t, db, count, 2, 1)
+}
+
+// FleetOf is Fleet with so many interfaces and disks a machine. The first disk carries the system; the others are unused, hdd and ssd in
+// turn, and different in size. The first interface has the tag uplink.
+func FleetOf(t testing.TB, db *storage.DB, count, nics, disks int) {
+	t.Helper()
 	facts := map[string]string{}
 	for _, k := range []string{"system_vendor", "system_product", "system_family", "system_version", "system_sku", "system_serial", "cpu_model",
 		"mainboard_vendor", "mainboard_product", "mainboard_serial", "mainboard_version", "mainboard_firmware_vendor", "mainboard_firmware_date",
@@ -32,7 +39,7 @@ func Fleet(t testing.TB, db *storage.DB, count int) {
 	for from := 0; from < count; from += 500 {
 		write(func(tx *storage.Tx) error {
 			for i := from; i < min(from+500, count); i++ {
-				if err := fleetMachine(tx, i, sn.ID, facts); err != nil {
+				if err := fleetMachine(tx, i, nics, disks, sn.ID, facts); err != nil {
 					return err
 				}
 			}
@@ -41,7 +48,7 @@ func Fleet(t testing.TB, db *storage.DB, count int) {
 	}
 }
 
-func fleetMachine(tx *storage.Tx, i int, subnet int64, facts map[string]string) error {
+func fleetMachine(tx *storage.Tx, i, nics, disks int, subnet int64, facts map[string]string) error {
 	pool, vlan := storage.DefaultPoolID, storage.DefaultVLANID
 	n := storage.Node{SystemID: fmt.Sprintf("n%05x", i), Hostname: fmt.Sprintf("machine-%d", i), Status: storage.StatusReady, ZoneID: storage.DefaultZoneID,
 		DomainID: storage.DefaultDomainID, PoolID: &pool, Architecture: "amd64/generic", CPUCount: int64(4 + i%60), Memory: int64(8192 * (1 + i%32)),
@@ -49,9 +56,12 @@ func fleetMachine(tx *storage.Tx, i int, subnet int64, facts map[string]string) 
 	if err := tx.InsertNode(&n); err != nil {
 		return err
 	}
-	for j := range 2 {
+	for j := range nics {
 		nic := storage.Interface{NodeID: n.ID, Name: fmt.Sprintf("eth%d", j), VLANID: &vlan, Enabled: true, LinkConnected: true,
 			MACAddress: fmt.Sprintf("02:%02x:00:%02x:%02x:%02x", j, i>>16&0xff, i>>8&0xff, i&0xff)}
+		if j == 0 {
+			nic.Tags = []string{"uplink"}
+		}
 		if err := tx.InsertInterface(&nic); err != nil {
 			return err
 		}
@@ -74,6 +84,13 @@ func fleetMachine(tx *storage.Tx, i int, subnet int64, facts map[string]string) 
 	root, label := "/", "root"
 	if err := tx.InsertFilesystem(&storage.Filesystem{NodeID: n.ID, PartitionID: &p.ID, Fstype: "ext4", MountPoint: &root, Label: &label}); err != nil {
 		return err
+	}
+	for j := 1; j < disks; j++ {
+		more := storage.BlockDevice{NodeID: n.ID, Name: fmt.Sprintf("sd%c", 'a'+j), Type: "physical", Size: int64(1+(i+j)%16) << 36, BlockSize: 512,
+			Tags: []string{[]string{"ssd", "hdd"}[j%2], "sata"}}
+		if err := tx.InsertBlockDevice(&more); err != nil {
+			return err
+		}
 	}
 	if err := tx.SetNodeMetadata(n.ID, facts); err != nil {
 		return err
