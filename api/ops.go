@@ -45,6 +45,7 @@ type Param struct {
 	Required bool
 	Slashes  bool   // a path parameter that may hold slashes
 	Format   string // mac, ip, cidr, uuid, size, duration, byte and so on: what the text should look like
+	Missing  string // what answers its absence when it is required; "": the usual text
 	Default  string
 	Choices  []string
 	Doc      string

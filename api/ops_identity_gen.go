@@ -29,8 +29,8 @@ var handlersIdentity = []*Handler{
 			{Name: "prefix", Field: "Prefix", In: Query, Kind: String, Doc: "Only names starting so"},
 		}},
 		{ID: "files.create", Method: "POST", Path: "/files/", Permission: "user", Title: "Create a file", Status: 201, Params: []Param{
-			{Name: "filename", Field: "Filename", In: Form, Kind: String, Required: true, Doc: "Name to store under"},
-			{Name: "file", Field: "File", In: Upload, Kind: Binary, Required: true, Doc: "Content (exactly one upload)"},
+			{Name: "filename", Field: "Filename", In: Form, Kind: String, Doc: "Name to store under"},
+			{Name: "file", Field: "File", In: Upload, Kind: Binary, Doc: "Content (exactly one upload)"},
 		}},
 		{ID: "files.delete", Method: "DELETE", Path: "/files/", Permission: "user", Title: "Delete a file", Status: 204, Params: []Param{
 			{Name: "filename", Field: "Filename", In: Query, Kind: String, Required: true, Doc: "File to delete (own)"},
@@ -63,7 +63,7 @@ var handlersIdentity = []*Handler{
 		}},
 	}},
 	{Name: "OidcProvidersHandler", Prefix: "/MAAS/api/2.0", Doc: "OIDC providers. New in 3.8; values come from the form body only.", Ops: []*Operation{
-		{ID: "oidc_providers.list", Method: "GET", Path: "/oidc-providers/", Permission: "perm:can_view_identities", Title: "List OIDC providers", Doc: `With none configured the body is the JSON string "No OIDC providers found.".`, Status: 200, Returns: "[]OidcProvider"},
+		{ID: "oidc_providers.list", Method: "GET", Path: "/oidc-providers/", Permission: "perm:can_view_identities", Title: "List OIDC providers", Doc: `With none configured the body is the JSON string "No OIDC providers found.".`, Status: 200, Returns: "any"},
 		{ID: "oidc_providers.create", Method: "POST", Path: "/oidc-providers/", Permission: "perm:can_edit_identities", Title: "Create an OIDC provider", Status: 201, Returns: "OidcProvider", Params: []Param{
 			{Name: "name", Field: "Name", In: Form, Kind: String, Required: true, Doc: "Unique name"},
 			{Name: "issuer_url", Field: "IssuerURL", In: Form, Kind: String, Required: true, Format: "uri", Doc: "http(s) issuer"},
@@ -129,7 +129,7 @@ var handlersIdentity = []*Handler{
 		}},
 		{ID: "user_group.add_member", Method: "POST", Path: "/groups/{id}/", Op: "add_member", Permission: "perm:can_edit_identities", Title: "Add a user to a group", Status: 200, Returns: "text", Params: []Param{
 			{Name: "id", Field: "ID", In: Path, Kind: Int, Required: true, Doc: "Object id"},
-			{Name: "username", Field: "Username", In: Form, Kind: String, Required: true, Doc: "User to add"},
+			{Name: "username", Field: "Username", In: Form, Kind: String, Required: true, Missing: "username is required.", Doc: "User to add"},
 		}},
 		{ID: "user_group.list_entitlements", Method: "GET", Path: "/groups/{id}/", Op: "list_entitlements", Permission: "perm:can_view_identities", Title: "List the entitlements of a group", Status: 200, Returns: "[]Entitlement", Params: []Param{
 			{Name: "id", Field: "ID", In: Path, Kind: Int, Required: true, Doc: "Object id"},
@@ -145,13 +145,13 @@ var handlersIdentity = []*Handler{
 		}},
 		{ID: "user_group.remove_member", Method: "POST", Path: "/groups/{id}/", Op: "remove_member", Permission: "perm:can_edit_identities", Title: "Remove a user from a group", Status: 204, Params: []Param{
 			{Name: "id", Field: "ID", In: Path, Kind: Int, Required: true, Doc: "Object id"},
-			{Name: "username", Field: "Username", In: Form, Kind: String, Required: true, Doc: "User to remove"},
+			{Name: "username", Field: "Username", In: Form, Kind: String, Required: true, Missing: "username is required.", Doc: "User to remove"},
 		}},
 	}},
 	{Name: "UserGroupsHandler", Prefix: "/MAAS/api/2.0", Doc: "User groups.", Ops: []*Operation{
 		{ID: "user_groups.list", Method: "GET", Path: "/groups/", Permission: "perm:can_view_identities", Title: "List user groups", Status: 200, Returns: "[]UserGroup"},
 		{ID: "user_groups.create", Method: "POST", Path: "/groups/", Permission: "perm:can_edit_identities", Title: "Create a user group", Status: 200, Returns: "UserGroup", Params: []Param{
-			{Name: "name", Field: "Name", In: Form, Kind: String, Required: true, Doc: "Unique name"},
+			{Name: "name", Field: "Name", In: Form, Kind: String, Required: true, Missing: "Name is required.", Doc: "Unique name"},
 			{Name: "description", Field: "Description", In: Form, Kind: String, Doc: "Free text"},
 		}},
 	}},

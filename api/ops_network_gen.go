@@ -23,7 +23,7 @@ var handlersNetwork = []*Handler{
 		}},
 		{ID: "dhcp_snippet.revert", Method: "POST", Path: "/dhcp-snippets/{id}/", Op: "revert", Permission: "perm:can_edit_global_entities", Title: "Go back to an earlier revision of a DHCP snippet", Deprecated: true, Status: 200, Returns: "DHCPSnippet", Params: []Param{
 			{Name: "id", Field: "ID", In: Path, Kind: String, Required: true, Doc: "Object id"},
-			{Name: "to", Field: "To", In: Form, Kind: Int, Required: true, Doc: "Revision id, or negative count of steps back"},
+			{Name: "to", Field: "To", In: Form, Kind: String, Doc: "Revision id, or negative count of steps back"},
 		}},
 	}},
 	{Name: "DHCPSnippetsHandler", Prefix: "/MAAS/api/2.0", Doc: "DHCP snippets. Superseded by reservedips/.", Ops: []*Operation{
@@ -320,7 +320,7 @@ var handlersNetwork = []*Handler{
 		}},
 		{ID: "interfaces.create_bridge", Method: "POST", Path: "/nodes/{system_id}/interfaces/", Op: "create_bridge", Permission: "node:admin", Title: "Create a bridge", FieldErrors: true, Status: 200, Returns: "Interface", Params: []Param{
 			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
-			{Name: "name", Field: "Name", In: Form, Kind: String, Required: true, Doc: "Bridge name (docs call it optional)"},
+			{Name: "name", Field: "Name", In: Form, Kind: String, Doc: "Bridge name (docs call it optional)"},
 			{Name: "parent", Field: "Parent", In: Form, Kind: Int, Doc: "Parent interface id"},
 			{Name: "parents", Field: "Parents", In: Form, Kind: String, Repeat: true, Doc: "Several parents; do not send with parent"},
 			{Name: "mac_address", Field: "MACAddress", In: Form, Kind: String, Format: "mac", Doc: "MAC, default from the parent"},
@@ -349,8 +349,8 @@ var handlersNetwork = []*Handler{
 		{ID: "interfaces.create_vlan", Method: "POST", Path: "/nodes/{system_id}/interfaces/", Op: "create_vlan", Permission: "node:admin", Title: "Create a VLAN interface", Doc: `Error key "parents" is renamed to "parent".`, FieldErrors: true, Status: 200, Returns: "Interface", Params: []Param{
 			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
 			{Name: "name", Field: "Name", In: Form, Kind: String, Doc: "Name, default parent.vid"},
-			{Name: "vlan", Field: "VLAN", In: Form, Kind: String, Required: true, Doc: "Tagged VLAN id"},
-			{Name: "parent", Field: "Parent", In: Form, Kind: Int, Required: true, Doc: "Parent interface id"},
+			{Name: "vlan", Field: "VLAN", In: Form, Kind: String, Doc: "Tagged VLAN id"},
+			{Name: "parent", Field: "Parent", In: Form, Kind: Int, Doc: "Parent interface id"},
 			{Name: "tags", Field: "Tags", In: Form, Kind: String, Repeat: true, CSV: true, Doc: "Tags"},
 			{Name: "mtu", Field: "MTU", In: Form, Kind: Int, Doc: "MTU"},
 			{Name: "accept_ra", Field: "AcceptRa", In: Form, Kind: DjBool, Doc: "Accept IPv6 router advertisements"},

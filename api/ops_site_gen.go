@@ -45,16 +45,16 @@ var handlersSite = []*Handler{
 		}},
 	}},
 	{Name: "LicenseKeyHandler", Prefix: "/MAAS/api/2.0", Doc: "License key.", Ops: []*Operation{
-		{ID: "license_key.read", Method: "GET", Path: "/license-key/{osystem}/{distro_series}", Permission: "perm:can_view_license_keys", Title: "Read a license key", Status: 200, Returns: "LicenseKey", Params: []Param{
+		{ID: "license_key.read", Method: "GET", Path: "/license-key/{osystem}/{distro_series}", Aliases: []string{"/license-key/{osystem}/{distro_series}/"}, Permission: "perm:can_view_license_keys", Title: "Read a license key", Status: 200, Returns: "LicenseKey", Params: []Param{
 			{Name: "osystem", Field: "Osystem", In: Path, Kind: String, Required: true, Doc: "Operating system name"},
 			{Name: "distro_series", Field: "DistroSeries", In: Path, Kind: String, Required: true, Doc: "Series, os-prefixed as stored"},
 		}},
-		{ID: "license_key.update", Method: "PUT", Path: "/license-key/{osystem}/{distro_series}", Permission: "perm:can_edit_license_keys", Title: "Change a license key", FieldErrors: true, Status: 200, Returns: "LicenseKey", Params: []Param{
+		{ID: "license_key.update", Method: "PUT", Path: "/license-key/{osystem}/{distro_series}", Aliases: []string{"/license-key/{osystem}/{distro_series}/"}, Permission: "perm:can_edit_license_keys", Title: "Change a license key", FieldErrors: true, Status: 200, Returns: "LicenseKey", Params: []Param{
 			{Name: "osystem", Field: "Osystem", In: Path, Kind: String, Required: true, Doc: "Operating system name"},
 			{Name: "distro_series", Field: "DistroSeries", In: Path, Kind: String, Required: true, Doc: "Series, os-prefixed as stored"},
 			{Name: "license_key", Field: "LicenseKey", In: Form, Kind: String, Doc: "New key text"},
 		}},
-		{ID: "license_key.delete", Method: "DELETE", Path: "/license-key/{osystem}/{distro_series}", Permission: "perm:can_edit_license_keys", Title: "Delete a license key", Doc: "Idempotent: unknown key is also 204.", Status: 204, Params: []Param{
+		{ID: "license_key.delete", Method: "DELETE", Path: "/license-key/{osystem}/{distro_series}", Aliases: []string{"/license-key/{osystem}/{distro_series}/"}, Permission: "perm:can_edit_license_keys", Title: "Delete a license key", Doc: "Idempotent: unknown key is also 204.", Status: 204, Params: []Param{
 			{Name: "osystem", Field: "Osystem", In: Path, Kind: String, Required: true, Doc: "Operating system name"},
 			{Name: "distro_series", Field: "DistroSeries", In: Path, Kind: String, Required: true, Doc: "Series, os-prefixed as stored"},
 		}},
@@ -129,8 +129,8 @@ var handlersSite = []*Handler{
 			{Name: "filters", Field: "Filters", In: Query, Kind: String, Repeat: true, CSV: true, Doc: "Names or tags"},
 		}},
 		{ID: "node_scripts.create", Method: "POST", Path: "/scripts/", Permission: "perm:can_edit_global_entities", Title: "Create a script", FieldErrors: true, Status: 200, Returns: "Script", Params: []Param{
-			{Name: "name", Field: "Name", In: Form, Kind: String, Required: true, Doc: "Name; or the single file's field name"},
-			{Name: "script", Field: "Script", In: Upload, Kind: Binary, Required: true, Doc: "Content, as upload or plain field"},
+			{Name: "name", Field: "Name", In: Form, Kind: String, Doc: "Name; or the single file's field name"},
+			{Name: "script", Field: "Script", In: Upload, Kind: Binary, Doc: "Content, as upload or plain field"},
 			{Name: "title", Field: "Title", In: Form, Kind: String, Doc: "Title"},
 			{Name: "description", Field: "Description", In: Form, Kind: String, Doc: "Description"},
 			{Name: "tags", Field: "Tags", In: Form, Kind: String, Repeat: true, CSV: true, Doc: "Tags"},

@@ -57,10 +57,10 @@ var handlersStorage = []*Handler{
 			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
 			{Name: "name", Field: "Name", In: Form, Kind: String, Doc: "Bcache name, default next bcacheN"},
 			{Name: "uuid", Field: "UUID", In: Form, Kind: String, Format: "uuid", Doc: "UUID, generated when absent"},
-			{Name: "cache_set", Field: "CacheSet", In: Form, Kind: String, Required: true, Doc: "Cache set id or name"},
+			{Name: "cache_set", Field: "CacheSet", In: Form, Kind: String, Doc: "Cache set id or name"},
 			{Name: "backing_device", Field: "BackingDevice", In: Form, Kind: String, Doc: "Block device id or name (one of two)"},
 			{Name: "backing_partition", Field: "BackingPartition", In: Form, Kind: String, Doc: "Partition id or name (one of two)"},
-			{Name: "cache_mode", Field: "CacheMode", In: Form, Kind: String, Required: true, Choices: []string{"writeback", "writethrough", "writearound"}, Doc: "Cache policy"},
+			{Name: "cache_mode", Field: "CacheMode", In: Form, Kind: String, Choices: []string{"writeback", "writethrough", "writearound"}, Doc: "Cache policy"},
 		}},
 	}},
 	{Name: "BlockDeviceHandler", Prefix: "/MAAS/api/2.0", Doc: "Block device. {id} accepts the numeric id or the device name.", Ops: []*Operation{
@@ -100,7 +100,7 @@ var handlersStorage = []*Handler{
 		{ID: "block_device.mount", Method: "POST", Path: "/nodes/{system_id}/blockdevices/{id}/", Op: "mount", Permission: "node:edit", Title: "Mount a block device", FieldErrors: true, Status: 200, Returns: "BlockDevice", Params: []Param{
 			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
 			{Name: "id", Field: "ID", In: Path, Kind: String, Required: true, Doc: "Object id"},
-			{Name: "mount_point", Field: "MountPoint", In: Form, Kind: String, Required: true, Doc: "Absolute path, or none for swap"},
+			{Name: "mount_point", Field: "MountPoint", In: Form, Kind: String, Doc: "Absolute path, or none for swap"},
 			{Name: "mount_options", Field: "MountOptions", In: Form, Kind: String, Doc: "Options for fstab"},
 		}},
 		{ID: "block_device.remove_tag", Method: "POST", Path: "/nodes/{system_id}/blockdevices/{id}/", Op: "remove_tag", Permission: "node:admin", Title: "Take a tag off a block device", Status: 200, Returns: "BlockDevice", Params: []Param{
@@ -165,7 +165,7 @@ var handlersStorage = []*Handler{
 			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
 			{Name: "device_id", Field: "DeviceID", In: Path, Kind: String, Required: true, Doc: "Block device id or name"},
 			{Name: "id", Field: "ID", In: Path, Kind: String, Required: true, Doc: "Object id"},
-			{Name: "mount_point", Field: "MountPoint", In: Form, Kind: String, Required: true, Doc: "Absolute path, or none for swap"},
+			{Name: "mount_point", Field: "MountPoint", In: Form, Kind: String, Doc: "Absolute path, or none for swap"},
 			{Name: "mount_options", Field: "MountOptions", In: Form, Kind: String, Doc: "Options for fstab"},
 		}},
 		{ID: "partition.remove_tag", Method: "POST", Path: "/nodes/{system_id}/blockdevices/{device_id}/partition/{id}", Aliases: []string{"/nodes/{system_id}/blockdevices/{device_id}/partitions/{id}"}, Op: "remove_tag", Permission: "node:admin", Title: "Take a tag off a partition", Status: 200, Returns: "Partition", Params: []Param{

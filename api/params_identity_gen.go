@@ -46,8 +46,8 @@ type FilesListParams struct {
 
 // FilesCreateParams are the parameters of files.create.
 type FilesCreateParams struct {
-	Filename string // Name to store under
-	File     *File  // Content (exactly one upload)
+	Filename *string // Name to store under
+	File     *File   // Content (exactly one upload)
 	Input
 }
 

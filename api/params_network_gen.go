@@ -30,8 +30,8 @@ type DhcpSnippetDeleteParams struct {
 
 // DhcpSnippetRevertParams are the parameters of dhcp_snippet.revert.
 type DhcpSnippetRevertParams struct {
-	ID string // Object id
-	To int64  // Revision id, or negative count of steps back
+	ID string  // Object id
+	To *string // Revision id, or negative count of steps back
 	Input
 }
 
@@ -460,7 +460,7 @@ type InterfacesCreateBondParams struct {
 // InterfacesCreateBridgeParams are the parameters of interfaces.create_bridge.
 type InterfacesCreateBridgeParams struct {
 	SystemID   string   // Node system_id, six characters
-	Name       string   // Bridge name (docs call it optional)
+	Name       *string  // Bridge name (docs call it optional)
 	Parent     *int64   // Parent interface id
 	Parents    []string // Several parents; do not send with parent
 	MACAddress *string  // MAC, default from the parent
@@ -495,8 +495,8 @@ type InterfacesCreatePhysicalParams struct {
 type InterfacesCreateVlanParams struct {
 	SystemID string   // Node system_id, six characters
 	Name     *string  // Name, default parent.vid
-	VLAN     string   // Tagged VLAN id
-	Parent   int64    // Parent interface id
+	VLAN     *string  // Tagged VLAN id
+	Parent   *int64   // Parent interface id
 	Tags     []string // Tags
 	MTU      *int64   // MTU
 	AcceptRa *bool    // Accept IPv6 router advertisements

@@ -180,7 +180,7 @@ type NodeScriptsListParams struct {
 
 // NodeScriptsCreateParams are the parameters of node_scripts.create.
 type NodeScriptsCreateParams struct {
-	Name                      string   // Name; or the single file's field name
+	Name                      *string  // Name; or the single file's field name
 	Script                    *File    // Content, as upload or plain field
 	Title                     *string  // Title
 	Description               *string  // Description

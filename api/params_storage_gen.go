@@ -77,10 +77,10 @@ type BcachesCreateParams struct {
 	SystemID         string  // Node system_id, six characters
 	Name             *string // Bcache name, default next bcacheN
 	UUID             *string // UUID, generated when absent
-	CacheSet         string  // Cache set id or name
+	CacheSet         *string // Cache set id or name
 	BackingDevice    *string // Block device id or name (one of two)
 	BackingPartition *string // Partition id or name (one of two)
-	CacheMode        string  // Cache policy
+	CacheMode        *string // Cache policy
 	Input
 }
 
@@ -136,7 +136,7 @@ type BlockDeviceFormatParams struct {
 type BlockDeviceMountParams struct {
 	SystemID     string  // Node system_id, six characters
 	ID           string  // Object id
-	MountPoint   string  // Absolute path, or none for swap
+	MountPoint   *string // Absolute path, or none for swap
 	MountOptions *string // Options for fstab
 	Input
 }
@@ -230,7 +230,7 @@ type PartitionMountParams struct {
 	SystemID     string  // Node system_id, six characters
 	DeviceID     string  // Block device id or name
 	ID           string  // Object id
-	MountPoint   string  // Absolute path, or none for swap
+	MountPoint   *string // Absolute path, or none for swap
 	MountOptions *string // Options for fstab
 	Input
 }

@@ -65,15 +65,38 @@ type RackJobs struct {
 // RackJob is one attempt at a job. Attempt is its fencing number: results of an attempt that is not the current one are refused.
 type RackJob struct {
 	ID           int64  `json:"id"`
-	Kind         string `json:"kind"` // power
+	Kind         string `json:"kind"` // power, scan
 	Attempt      int64  `json:"attempt"`
 	LeaseSeconds int    `json:"lease_seconds"`
 	// Power is set when Kind is power.
 	Power *PowerOrder `json:"power,omitempty"`
+	// Scan is set when Kind is scan.
+	Scan *ScanOrder `json:"scan,omitempty"`
 }
 
 // JobPower is the kind of jobs that a rack carries out with a power driver.
 const JobPower = "power"
+
+// JobScan is the kind of jobs by which a rack looks for neighbours.
+const JobScan = "scan"
+
+// ScanOrder names the networks to scan: IPv4, and the rack is attached to them.
+type ScanOrder struct {
+	CIDRs []string `json:"cidrs"`
+}
+
+// ScanResult is who was seen in them.
+type ScanResult struct {
+	Neighbours []NeighbourReport `json:"neighbours"`
+	Error      string            `json:"error,omitempty"`
+}
+
+// NeighbourReport is somebody that a rack saw.
+type NeighbourReport struct {
+	IP        string `json:"ip"`
+	MAC       string `json:"mac"`
+	Interface string `json:"interface,omitempty"` // of the rack
+}
 
 // PowerOrder says what to do with which BMC. It holds the BMC's password, and travels only over the authenticated link.
 type PowerOrder struct {
@@ -99,6 +122,7 @@ type JobLease struct {
 type JobResult struct {
 	Attempt int64        `json:"attempt"`
 	Power   *PowerResult `json:"power,omitempty"`
+	Scan    *ScanResult  `json:"scan,omitempty"`
 }
 
 // PowerResult is what came of a power order. Error is empty when it succeeded, and holds no secret.

@@ -30,6 +30,8 @@ type Snapshot struct {
 	Subnets []SnapSubnet `json:"subnets"`
 	Hosts   []SnapHost   `json:"hosts"`
 	Gone    []string     `json:"gone,omitempty"` // system_ids
+	// Fixed are addresses kept for MAC addresses, whether a host has those or not.
+	Fixed []SnapFixed `json:"fixed,omitempty"`
 	// Enlist is what an unknown machine boots, by architecture ("amd64").
 	Enlist map[string]BootImage `json:"enlist"`
 	// Contents are the blobs that hosts may ask for: racks fetch them on demand, or before, and verify them.
@@ -88,6 +90,12 @@ type SnapMAC struct {
 	MAC    string   `json:"mac"` // lower case, colons
 	VLANID int64    `json:"vlan_id,omitempty"`
 	Fixed  []string `json:"fixed,omitempty"` // static or auto addresses
+}
+
+// SnapFixed is an address that a MAC address must get.
+type SnapFixed struct {
+	MAC     string `json:"mac"` // lower case, colons
+	Address string `json:"address"`
 }
 
 // BootImage names what an ephemeral boot loads. Paths are below /images/ on the rack: sha256/os/arch/subarch/series/label/file.

@@ -11,6 +11,7 @@ type TaskStep string
 const (
 	TaskEnlist     TaskStep = "enlist"     // register this machine, then fetch the task again with the credentials that come back
 	TaskCommission TaskStep = "commission" // run the built-in inventory and report it, then the scripts
+	TaskTest       TaskStep = "test"       // run the test scripts that the metadata service has
 	TaskInstall    TaskStep = "install"    // carry out Install
 	TaskErase      TaskStep = "erase"      // carry out Erase
 	TaskRescue     TaskStep = "rescue"     // signal OK and stay up

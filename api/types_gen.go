@@ -184,8 +184,8 @@ type CommissioningScript struct {
 type ConstraintsByType struct {
 	Storage           map[string][]any   `json:"storage,omitempty"`            // block device ids
 	Interfaces        map[string][]int64 `json:"interfaces,omitempty"`         // interface ids of the machine
-	VerboseStorage    map[string]any     `json:"verbose_storage,omitempty"`    // with verbose=true
-	VerboseInterfaces map[string]any     `json:"verbose_interfaces,omitempty"` // with verbose=true
+	VerboseStorage    any                `json:"verbose_storage,omitempty"`    // with verbose=true: of every machine that fits, by node id, the label of each device
+	VerboseInterfaces any                `json:"verbose_interfaces,omitempty"` // with verbose=true: by label, of every machine that fits, by node id, the interface ids
 }
 
 // DHCPSnippet is the object of that name in the document.
@@ -557,6 +557,43 @@ type Network struct {
 	Description    string   `json:"description"` // the subnet name
 	DefaultGateway *string  `json:"default_gateway"`
 	DNSServers     []string `json:"dns_servers"`
+}
+
+// NoMatch: Why an allocate found no machine, to callers who ask for it. It tells of the machines that the caller sees.
+type NoMatch struct {
+	Type        string              `json:"type"`
+	Title       string              `json:"title"`
+	Status      int64               `json:"status"`
+	Detail      string              `json:"detail"`      // MAAS's text
+	Machines    int64               `json:"machines"`    // how many machines the caller sees
+	Available   int64               `json:"available"`   // how many of them the caller could have without constraints: Ready, not locked, in a pool to deploy from
+	Constraints []NoMatchConstraint `json:"constraints"` // in the order of the request
+	Relax       []NoMatchRelax      `json:"relax"`       // constraints of which one alone stands in the way
+	Nearest     []NoMatchMiss       `json:"nearest"`     // up to ten machines that missed least
+}
+
+// NoMatchConstraint is the object of that name in the document.
+type NoMatchConstraint struct {
+	Constraint string   `json:"constraint"`
+	Values     []string `json:"values"` // as they were understood
+	Left       int64    `json:"left"`   // how many available machines this and all constraints before it left
+	Alone      int64    `json:"alone"`  // how many it would leave as the only one
+}
+
+// NoMatchMiss is the object of that name in the document.
+type NoMatchMiss struct {
+	SystemID string   `json:"system_id"`
+	Hostname string   `json:"hostname"`
+	Reasons  []string `json:"reasons"`
+}
+
+// NoMatchRelax is the object of that name in the document.
+type NoMatchRelax struct {
+	Constraint string   `json:"constraint"`
+	Values     []string `json:"values"`    // values that would do, for the machine that comes closest; none: leave the constraint out
+	Machines   int64    `json:"machines"`  // how many available machines miss nothing but this constraint
+	SystemID   string   `json:"system_id"` // the machine that these values would give
+	Hostname   string   `json:"hostname"`
 }
 
 // NodeDevice is the object of that name in the document.

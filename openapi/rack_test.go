@@ -29,7 +29,8 @@ func TestRackDocument(t *testing.T) {
 	types := map[string]reflect.Type{}
 	for _, v := range []any{api.RackError{}, api.RackEnrol{}, api.RackEnrolled{}, api.RackHello{}, api.RackInterface{}, api.RackClaim{}, api.RackJobs{}, api.RackJob{},
 		api.PowerOrder{}, api.JobHeartbeat{}, api.JobLease{}, api.JobResult{}, api.PowerResult{}, api.RackReports{}, api.LeaseReport{}, api.BootStep{}, api.Snapshot{},
-		api.SnapSubnet{}, api.AddrRange{}, api.SnapHost{}, api.SnapMAC{}, api.BootImage{}, api.Content{}} {
+		api.SnapSubnet{}, api.AddrRange{}, api.SnapHost{}, api.SnapMAC{}, api.BootImage{}, api.Content{},
+		api.SnapFixed{}, api.ScanOrder{}, api.ScanResult{}, api.NeighbourReport{}} {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
 	for name := range doc.Components.Schemas {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -99,7 +100,7 @@ func TestRequests(t *testing.T) {
 func TestUploads(t *testing.T) {
 	ctx := context.Background()
 	c, got, _ := record(t, 200, "application/json", "{}")
-	_, err := c.NodeScriptsCreate(ctx, api.NodeScriptsCreateParams{Name: "probe", Script: &api.File{Name: "probe.sh", Content: []byte("#!/bin/sh")}})
+	_, err := c.NodeScriptsCreate(ctx, api.NodeScriptsCreateParams{Name: client.Ptr("probe"), Script: &api.File{Name: "probe.sh", Content: []byte("#!/bin/sh")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,5 +232,42 @@ func TestConfigIsChecked(t *testing.T) {
 		if _, err := client.New(c); err == nil {
 			t.Errorf("%+v: accepted", c)
 		}
+	}
+}
+
+// Do sends what the description does not name as well, and passes on the reasons of a refusal.
+func TestDo(t *testing.T) {
+	var got *http.Request
+	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1 << 20); err != nil && !errors.Is(err, http.ErrNotMultipart) {
+			t.Error(err)
+		}
+		got = r
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(409)
+		_, _ = io.WriteString(w, `{"detail": "Nothing.", "relax": "mem"}`)
+	}))
+	defer hs.Close()
+	c, err := client.New(client.Config{URL: hs.URL, APIKey: "a:b:c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Do(client.WithExplanation(t.Context()), api.Lookup("machines.allocate"), client.Request{Form: url.Values{"mem": {"1"}, "not_invented_yet": {"x", "y"}}})
+	var e *client.Error
+	if !errors.As(err, &e) || e.Text != "Nothing." || !strings.Contains(string(e.Problem), `"relax"`) || e.Fields != nil {
+		t.Errorf("refused: %#v", err)
+	}
+	if got.Header.Get("X-Ingot-Explain") != "1" || got.URL.Query().Get("op") != "allocate" || !slices.Equal(got.PostForm["not_invented_yet"], []string{"x", "y"}) {
+		t.Errorf("sent %v %v %v", got.URL, got.Header, got.PostForm)
+	}
+	_, _ = c.Do(t.Context(), api.Lookup("machines.list"), client.Request{Query: url.Values{"future": {"1"}}})
+	if got.URL.Query().Get("future") != "1" || got.Header.Get("X-Ingot-Explain") != "" {
+		t.Errorf("sent %v %v", got.URL, got.Header)
+	}
+	// A file for an operation that takes none by its description, as another server may.
+	_, _ = c.Do(t.Context(), api.Lookup("machine.deploy"), client.Request{Path: map[string]string{"system_id": "a b"}, Form: url.Values{"k": {"v"}},
+		Files: []api.File{{Field: "f", Name: "n", Content: []byte{0, 1}}}})
+	if got.URL.EscapedPath() != "/MAAS/api/2.0/machines/a%20b/" || got.MultipartForm == nil || len(got.MultipartForm.File["f"]) != 1 || got.FormValue("k") != "v" {
+		t.Errorf("sent %v %+v", got.URL, got.MultipartForm)
 	}
 }

@@ -80,8 +80,8 @@ func (c *Client) OidcProviderDelete(ctx context.Context, p api.OidcProviderDelet
 
 // OidcProvidersList: List OIDC providers.
 // With none configured the body is the JSON string "No OIDC providers found.".
-func (c *Client) OidcProvidersList(ctx context.Context, p api.OidcProvidersListParams) ([]api.OidcProvider, error) {
-	return call[[]api.OidcProvider](ctx, c, "oidc_providers.list", &p)
+func (c *Client) OidcProvidersList(ctx context.Context, p api.OidcProvidersListParams) (any, error) {
+	return call[any](ctx, c, "oidc_providers.list", &p)
 }
 
 // OidcProvidersCreate: Create an OIDC provider.

@@ -30,6 +30,12 @@ func TestAgainstServer(t *testing.T) {
 	if err != nil || me.Username != "user" {
 		t.Errorf("whoami: %+v %v", me, err)
 	}
+	for name, super := range map[string]bool{"plain": false, "chief": true} {
+		u, err := admin.UsersCreate(ctx, api.UsersCreateParams{Username: name, Email: name + "@example.com", Password: "a long passphrase", IsSuperuser: super})
+		if err != nil || u.IsSuperuser != super {
+			t.Errorf("user %s: %+v %v", name, u, err)
+		}
+	}
 	m, err := admin.MachinesCreate(ctx, api.MachinesCreateParams{Architecture: client.Ptr("amd64/generic"), MACAddresses: []string{"52:54:00:00:00:01", "52:54:00:00:00:02"},
 		Hostname: client.Ptr("one"), PowerType: client.Ptr("manual"), Commission: client.Ptr(false)})
 	if err != nil {

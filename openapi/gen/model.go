@@ -52,9 +52,9 @@ type op struct {
 }
 
 type param struct {
-	Name, Field, GoType, In, Kind, Format, Default, Doc string
-	Repeat, CSV, Required, Slashes                      bool
-	Choices                                             []string
+	Name, Field, GoType, In, Kind, Format, Missing, Default, Doc string
+	Repeat, CSV, Required, Slashes                               bool
+	Choices                                                      []string
 }
 
 type dynamic struct {
@@ -401,6 +401,7 @@ func (m *model) param(name string, s *openapi3.Schema, required bool) (param, er
 	case !required && p.Kind != "Binary":
 		p.GoType = "*" + p.GoType
 	}
+	p.Missing, _ = s.Extensions["x-missing"].(string)
 	if e.Default != nil {
 		p.Default = fmt.Sprint(e.Default)
 	}
