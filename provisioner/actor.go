@@ -9,7 +9,8 @@ import (
 // Actor is who asks: a user, an administrator, nobody in particular, or the program itself.
 type Actor struct {
 	User      storage.User
-	Admin     bool
+	Admin     bool    // has can_edit_global_entities
+	Access    *Access // what its groups let it do; nil: what Admin, or its absence, used to mean
 	Anonymous bool
 	Endpoint  string // "API", "UI", "CLI": where the request came in; events carry it
 	UserAgent string
@@ -42,7 +43,7 @@ func ActorFrom(ctx context.Context) Actor {
 	return Actor{Anonymous: true}
 }
 
-// SystemActor is the program itself: it may everything, and its events name no user.
+// SystemActor is the program itself: it may do everything, and its events name no user.
 func SystemActor() Actor { return Actor{Admin: true, System: true} }
 
 // needUser answers MAAS's 401 for those who are not logged in.
@@ -54,19 +55,19 @@ func needUser(ctx context.Context) (Actor, error) {
 	return a, nil
 }
 
-// needPermission answers 403, with the name of the entitlement, for those who are not administrators.
+// needPermission answers 403, with the name of the entitlement, for those who do not have it.
 func needPermission(ctx context.Context, name string) (Actor, error) {
 	a, err := needUser(ctx)
-	if err == nil && !a.Admin {
-		err = Errorf(Forbidden, "User does not have permission to perform this operation. The user should have permission '%s'", name)
+	if err == nil && !a.Can(name) {
+		err = lacks(name)
 	}
 	return a, err
 }
 
-// needAdmin answers 403 for those who are not administrators.
+// needAdmin answers 403 for those who are not administrators: who cannot edit global entities.
 func needAdmin(ctx context.Context) (Actor, error) {
 	a, err := needUser(ctx)
-	if err == nil && !a.Admin {
+	if err == nil && !a.Can("can_edit_global_entities") {
 		err = Errorf(Forbidden, "Forbidden")
 	}
 	return a, err

@@ -16,7 +16,8 @@ const InventoryScript = "50-maas-01-commissioning"
 // CommissionParams are the options of commissioning.
 type CommissionParams struct {
 	EnableSSH, SkipBMCConfig, SkipNetworking, SkipStorage bool
-	CommissioningScripts, TestingScripts                  string
+	CommissioningScripts, TestingScripts                  []string          // names, tags or ids
+	ScriptParams                                          map[string]string // <param> or <script>_<param>
 }
 
 // The words of Node.CommissionFlags.
@@ -61,11 +62,6 @@ func (s *Service) startCommissioning(ctx context.Context, tx *storage.Tx, n *sto
 	if n.PowerType == "" {
 		return Errorf(Invalid, "Unconfigured power type. Please set the power type for this machine and try again.")
 	}
-	for _, scripts := range []string{p.CommissioningScripts, p.TestingScripts} {
-		if scripts != "" && scripts != "none" {
-			return Errorf(Unbuilt, "Choosing scripts is not built yet: only the built-in inventory runs.")
-		}
-	}
 	nics, err := tx.InterfacesOf([]int64{n.ID})
 	if err != nil {
 		return err
@@ -76,10 +72,11 @@ func (s *Service) startCommissioning(ctx context.Context, tx *storage.Tx, n *sto
 	if err := s.userEvent(tx, n, evReqCommission, ""); err != nil {
 		return err
 	}
-	if err := s.commissioningStorage(tx, n, p); err != nil {
+	custom, err := s.commissioningStorage(tx, n, p)
+	if err != nil {
 		return err
 	}
-	env, err := s.settingText(tx, "ingot_boot_environment", "light")
+	env, err := s.scriptEnvironment(tx, n, custom)
 	if err != nil {
 		return err
 	}
@@ -96,28 +93,29 @@ func (s *Service) startCommissioning(ctx context.Context, tx *storage.Tx, n *sto
 	return s.powerUp(tx, n)
 }
 
-// commissioningStorage makes the new script set and clears what the new inventory will fill.
-func (s *Service) commissioningStorage(tx *storage.Tx, n *storage.Node, p CommissionParams) error {
+// commissioningStorage makes the new script sets and clears what the new inventory will fill. It tells whether scripts of users are to run.
+func (s *Service) commissioningStorage(tx *storage.Tx, n *storage.Node, p CommissionParams) (custom bool, err error) {
 	if err := tx.EndScripts(n.ID, storage.ScriptAborted); err != nil {
-		return err
+		return false, err
 	}
-	if _, err := tx.InsertScriptSet(n.ID, storage.SetCommissioning, InventoryScript); err != nil {
-		return err
+	if custom, err = s.commissioningSets(tx, n, p); err != nil {
+		return false, err
 	}
 	if !p.SkipStorage {
 		if err := tx.ClearStorageLayout(n.ID); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if p.SkipNetworking {
-		return nil
+		return custom, nil
 	}
-	return tx.RemoveLinks(n.ID, -1)
+	return custom, tx.RemoveLinks(n.ID, -1)
 }
 
 // beginEnlistCommissioning lets a machine that enlists itself go on with its inventory in the same boot. It ends in New.
 func (s *Service) beginEnlistCommissioning(tx *storage.Tx, n *storage.Node) error {
-	if err := s.commissioningStorage(tx, n, CommissionParams{}); err != nil {
+	// Tests wait until somebody has accepted the machine, and so do scripts of users without the tag for machines that enlist.
+	if _, err := s.commissioningStorage(tx, n, CommissionParams{CommissioningScripts: []string{"enlisting"}, TestingScripts: []string{"none"}}); err != nil {
 		return err
 	}
 	env, err := s.settingText(tx, "ingot_boot_environment", "light")
@@ -259,6 +257,9 @@ func (s *Service) Abort(ctx context.Context, systemID, comment string) (*storage
 		}
 		if err := s.nodeEvent(tx, n, ev, ""); err != nil {
 			return err
+		}
+		if !s.queryable(n.PowerType) { // nobody will report that it is off
+			return s.releaseAutoAddresses(tx, n.ID)
 		}
 		return s.powerDown(tx, n)
 	})

@@ -76,7 +76,10 @@ func (s *Service) RecoverOnce(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if err := s.requeryPower(tx, &n, 0); err != nil {
+				if !s.queryable(n.PowerType) {
+					continue
+				}
+				if _, err := s.enqueuePower(tx, &n, PowerQuery, false); err != nil {
 					return err
 				}
 			}

@@ -20,8 +20,8 @@ type DeployRequest struct {
 	Comment      string
 	Ephemeral    bool
 	EnableHWSync bool
-	RemovedFlags []string // install_kvm and its like, given as true
-	BridgeAll    bool
+	RemovedFlags []string  // install_kvm and its like, given as true
+	Bridges      BridgeAll // only when the deploy acquires the machine
 }
 
 // InstallLog is the name of the one result of an installation set, curtin's log.
@@ -48,9 +48,6 @@ func (s *Service) deploy(ctx context.Context, tx *storage.Tx, n *storage.Node, r
 	if len(req.RemovedFlags) > 0 {
 		return Errorf(Invalid, "Support for %s has been removed.", strings.Join(req.RemovedFlags, ", "))
 	}
-	if req.BridgeAll {
-		return Errorf(Unbuilt, "bridge_all is not built yet.")
-	}
 	if n.PowerType == "" {
 		return Errorf(Invalid, "Unconfigured power type. Please set the power type for this machine and try again.")
 	}
@@ -62,7 +59,7 @@ func (s *Service) deploy(ctx context.Context, tx *storage.Tx, n *storage.Node, r
 	if err != nil {
 		return err
 	}
-	if err := s.checkDeployable(tx, n); err != nil {
+	if err := s.checkDeployable(tx, n, image); err != nil {
 		return err
 	}
 	env, err := s.settingText(tx, "ingot_boot_environment", "light")
@@ -71,7 +68,7 @@ func (s *Service) deploy(ctx context.Context, tx *storage.Tx, n *storage.Node, r
 	}
 	chained := false
 	if n.Status == storage.StatusReady {
-		if err := s.acquire(ctx, tx, n, req.AgentName, ""); err != nil {
+		if err := s.acquire(ctx, tx, n, req.AgentName, "", req.Bridges); err != nil {
 			return err
 		}
 		chained = true
@@ -207,7 +204,7 @@ func resolveImage(images []storage.Image, arch, want, defOS, defSeries string) (
 }
 
 // checkDeployable refuses a machine on which an installation cannot end well.
-func (s *Service) checkDeployable(tx *storage.Tx, n *storage.Node) error {
+func (s *Service) checkDeployable(tx *storage.Tx, n *storage.Node, image storage.Image) error {
 	b, err := tx.LoadMachine(n.SystemID)
 	if err != nil {
 		return err
@@ -221,35 +218,11 @@ func (s *Service) checkDeployable(tx *storage.Tx, n *storage.Node) error {
 	if !configured {
 		return FieldError("network", "Node must be configured to use a network")
 	}
-	if issues := storageIssues(b); len(issues) > 0 {
+	osystem, series, _ := strings.Cut(image.Name, "/")
+	if issues := storageIssues(b, osystem, series); len(issues) > 0 {
 		return &Error{Kind: Invalid, Fields: map[string][]string{"storage": issues}}
 	}
 	return nil
-}
-
-func storageIssues(b *storage.Bundle) []string {
-	if len(b.Disks) == 0 {
-		return []string{"There are currently no storage devices. Please add a storage device to be able to deploy this node."}
-	}
-	if bootDisk(b) == nil {
-		return []string{"Specify a storage device to be able to deploy this node."}
-	}
-	mounts := map[string]bool{}
-	for _, d := range b.Disks {
-		for _, p := range d.Partitions {
-			if p.Filesystem != nil && p.Filesystem.MountPoint != nil {
-				mounts[*p.Filesystem.MountPoint] = true
-			}
-		}
-	}
-	var issues []string
-	if !mounts["/"] {
-		issues = append(issues, "Mount the root '/' filesystem to be able to deploy this node.")
-	}
-	if isUEFI(&b.Node) && !mounts["/boot/efi"] {
-		issues = append(issues, "This node cannot be deployed because it needs a partition mounted at '/boot/efi' to boot by UEFI.")
-	}
-	return issues
 }
 
 func isUEFI(n *storage.Node) bool {

@@ -240,8 +240,9 @@ func (s *Service) Events(ctx context.Context, q EventQuery) ([]storage.Event, er
 			return nil, Errorf(Invalid, "Unrecognised log level: %s", level)
 		}
 	}
+	f.Seen = a.sees()
 	if !a.Admin {
-		f.VisibleTo = &a.User
+		f.AuditOf = &a.User.Username
 	}
 	var events []storage.Event
 	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) { events, err = tx.Events(f); return err })

@@ -92,7 +92,7 @@ func taken(model, field, label string, err error) error {
 // needObjectAdmin is needAdmin for one object: MAAS's answer is 403 without a text.
 func needObjectAdmin(ctx context.Context) (Actor, error) {
 	a, err := needUser(ctx)
-	if err == nil && !a.Admin {
+	if err == nil && !a.Can("can_edit_global_entities") {
 		err = &Error{Kind: Forbidden}
 	}
 	return a, err

@@ -236,6 +236,11 @@ func (s *Service) DeleteUser(ctx context.Context, name, transferTo string) error
 		if err := tx.DeleteUser(u.ID); err != nil {
 			return err
 		}
+		if u.IsSuperuser {
+			if err := oneAdministrator(tx); err != nil {
+				return err
+			}
+		}
 		return s.audit(tx, a, "AUTHORISATION", "Deleted user '%s'.", u.Username)
 	})
 }
@@ -246,7 +251,7 @@ func (s *Service) SetPassword(ctx context.Context, username, password string) er
 	if err != nil {
 		return err
 	}
-	if !a.Admin && a.User.Username != username {
+	if !a.Can("can_edit_identities") && a.User.Username != username {
 		return Errorf(Forbidden, "Forbidden")
 	}
 	if password == "" || len(password) > maxPassword {

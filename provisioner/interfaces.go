@@ -2,11 +2,9 @@ package provisioner
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,6 +96,7 @@ type nicChange struct {
 	tx   *storage.Tx
 	node storage.Node
 	nic  *storage.InterfaceBundle
+	all  []*storage.InterfaceBundle // of the node
 	cat  *storage.Catalogue
 }
 
@@ -121,7 +120,7 @@ func (s *Service) changeInterface(ctx context.Context, systemID, spec, what stri
 			return err
 		}
 		nic := hit.Interfaces[0]
-		if err := fn(&nicChange{tx: tx, node: n, nic: nic, cat: all.Cat}); err != nil {
+		if err := fn(&nicChange{tx: tx, node: n, nic: nic, all: all.Interfaces, cat: all.Cat}); err != nil {
 			return err
 		}
 		if err := tx.BumpNodes([]int64{n.ID}); err != nil {
@@ -160,10 +159,20 @@ func (s *Service) nodeForInterfaces(ctx context.Context, tx *storage.Tx, systemI
 		if _, err := needObjectAdmin(ctx); err != nil {
 			return n, err
 		}
+		if what == whatUpdate || what == whatAddTag || what == whatRemoveTag {
+			return n, nil
+		}
 		return n, Errorf(Forbidden, "Cannot %s interface on a controller.", what)
 	}
 	return n, nil
 }
+
+// What is done to an interface, as refusals say it: "Cannot update interface because …".
+const (
+	whatUpdate    = "update"
+	whatAddTag    = "add tag to"
+	whatRemoveTag = "remove tag from"
+)
 
 // LinkInput is what link_subnet is asked for.
 type LinkInput struct {
@@ -235,7 +244,7 @@ func (c *nicChange) link(in LinkInput) error {
 	if in.IPAddress != nil && *in.IPAddress != "" && mode != "static" && mode != "" {
 		f.add("ip_address", "Cannot be used in mode '%s'.", in.Mode)
 	}
-	if slices.ContainsFunc(c.nic.Children, func(name string) bool { return strings.HasPrefix(name, "bond") }) {
+	if slices.ContainsFunc(c.nic.Above, func(b *storage.InterfaceBundle) bool { return b.Type == nicBond }) {
 		f.add("bond", fmt.Sprintf("Cannot link interface(%s) when interface is in a bond.", c.nic.Name))
 	}
 	if len(f) > 0 {
@@ -300,35 +309,43 @@ func (c *nicChange) applyLink(mode string, sn *storage.Subnet, in LinkInput, oth
 	return err
 }
 
-// staticIP checks the address that was asked for, or picks one.
+// staticIP checks the address that was asked for, or picks one. What is reserved for this interface's MAC address is the one to take,
+// and what is reserved for another's is not to be had.
 func (c *nicChange) staticIP(sn *storage.Subnet, asked *string) (netip.Addr, error) {
+	if err := c.tx.LockSubnets([]int64{sn.ID}); err != nil {
+		return netip.Addr{}, err
+	}
+	uses, err := loadSubnetUse(c.tx, []int64{sn.ID})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	u := uses[sn.ID]
+	mine, kept := u.keptFor(c.nic.MACAddress)
 	if asked == nil || *asked == "" {
-		return pickAddress(c.tx, sn.ID)
+		if kept && !slices.Contains(u.held, mine) {
+			return mine, nil
+		}
+		ip, ok := u.pick()
+		if !ok {
+			return ip, exhausted(u.subnet)
+		}
+		return ip, nil
 	}
 	ip, err := netip.ParseAddr(*asked)
 	if err != nil || ip.Zone() != "" {
 		return ip, fieldErr("ip_address", msgIP)
 	}
 	ip = ip.Unmap()
-	if err := c.tx.LockSubnets([]int64{sn.ID}); err != nil {
-		return ip, err
+	if kept && ip != mine {
+		return ip, FieldError("ip_address", "The MAC address %s has the reserved IP %s in this subnet.", c.nic.MACAddress, mine)
 	}
-	uses, err := loadSubnetUse(c.tx, []int64{sn.ID})
-	if err != nil {
-		return ip, err
+	if text := u.refuse(ip); text != "" {
+		return ip, FieldError("ip_address", "%s", text)
 	}
-	u := uses[sn.ID]
-	hosts := hostSpan(u.prefix)
-	switch {
-	case !u.prefix.Contains(ip):
-		return ip, FieldError("ip_address", "IP address is not in the given subnet '%s'.", sn.CIDR)
-	case ip.Less(hosts.first) || hosts.last.Less(ip):
-		return ip, FieldError("ip_address", "IP address is the network or broadcast address of subnet '%s'.", sn.CIDR)
-	case u.dynamicHas(ip):
-		return ip, FieldError("ip_address", "IP address is inside a dynamic range of subnet '%s'.", sn.CIDR)
-	case sn.GatewayIP != nil && *sn.GatewayIP == ip.String():
-		return ip, FieldError("ip_address", "IP address is the gateway of subnet '%s'.", sn.CIDR)
-	case slices.Contains(u.held, ip):
+	if mac, ok := u.kept[ip]; ok && mac != c.nic.MACAddress {
+		return ip, FieldError("ip_address", "IP address is reserved for another MAC address.")
+	}
+	if slices.Contains(u.held, ip) {
 		return ip, FieldError("ip_address", "IP address is already in use.")
 	}
 	return ip, nil
@@ -462,9 +479,9 @@ func (s *Service) ClearDefaultGateways(ctx context.Context, systemID string) (*s
 
 // TagInterface adds a tag to an interface, or removes it.
 func (s *Service) TagInterface(ctx context.Context, systemID, spec, tag string, add bool) (InterfaceView, error) {
-	what := "remove tag from"
+	what := whatRemoveTag
 	if add {
-		what = "add tag to"
+		what = whatAddTag
 	}
 	return s.changeInterface(ctx, systemID, spec, what, []storage.NodeStatus{storage.StatusDeployed}, func(c *nicChange) error {
 		f := form{}
@@ -483,247 +500,4 @@ func (s *Service) TagInterface(ctx context.Context, systemID, spec, tag string, 
 		}
 		return c.tx.UpdateInterface(&c.nic.Interface)
 	})
-}
-
-// InterfaceInput is what a request says of an interface: nil leaves a field as it is.
-type InterfaceInput struct {
-	Name           *string
-	MACAddress     *string
-	Tags           []string // nil: as they are
-	VLAN           *string  // id or specifier; empty disconnects
-	MTU            *int64
-	ClearMTU       bool
-	AcceptRA       *bool
-	Enabled        *bool
-	LinkConnected  *bool
-	InterfaceSpeed *int64
-	LinkSpeed      *int64
-	NUMANode       *int64
-}
-
-var nicName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.:@-]*$`)
-
-// findAnyVLAN resolves a VLAN parameter of an interface: id, or vid:n, or name.
-func findAnyVLAN(c *storage.Catalogue, spec string) *storage.VLAN {
-	v, err := findNet(c.VLANs, spec, "VLAN", "vlan-", func(v *storage.VLAN, kind, value string) bool {
-		switch kind {
-		case "vid":
-			return value == strconv.FormatInt(v.VID, 10)
-		case "fabric":
-			d := defaultVLAN(c, v.FabricID)
-			return c.Fabrics[v.FabricID] != nil && idOrName(value, v.FabricID, c.Fabrics[v.FabricID].Name) && d != nil && d.ID == v.ID
-		case "", "name":
-			return v.Name != nil && *v.Name == value
-		}
-		return false
-	})
-	if err != nil {
-		return nil
-	}
-	return v
-}
-
-// apply checks the fields and sets them. Of a deployed machine only what describes the hardware changes.
-func (in InterfaceInput) apply(c *storage.Catalogue, i *storage.Interface, deployed bool) error {
-	f := form{}
-	if in.Name != nil {
-		i.Name = *in.Name
-	}
-	if i.Name == "" {
-		f.add("name", msgRequired)
-	}
-	f.text("name", i.Name, 255, nicName)
-	if in.MACAddress != nil {
-		mac, ok := NormalMAC(*in.MACAddress)
-		switch {
-		case *in.MACAddress == "":
-			f.add("mac_address", msgRequired)
-		case !ok:
-			f.add("mac_address", "'%s' is not a valid MAC address.", *in.MACAddress)
-		default:
-			i.MACAddress = mac
-		}
-	}
-	i.LinkConnected = deref(in.LinkConnected, i.LinkConnected)
-	speed := func(field string, v *int64, to *int64) {
-		if v == nil {
-			return
-		}
-		if *v < 0 {
-			f.add(field, "Ensure this value is greater than or equal to 0.")
-		}
-		*to = *v
-	}
-	speed("interface_speed", in.InterfaceSpeed, &i.InterfaceSpeed)
-	speed("link_speed", in.LinkSpeed, &i.LinkSpeed)
-	if !i.LinkConnected {
-		if in.LinkSpeed != nil && *in.LinkSpeed > 0 {
-			f.add("link_speed", "Cannot set link_speed when link_connected is False.")
-		}
-		i.LinkSpeed = 0
-	}
-	if i.InterfaceSpeed > 0 && i.LinkSpeed > i.InterfaceSpeed {
-		f.add("link_speed", "Link speed should not exceed interface speed.")
-	}
-	if !deployed {
-		in.applyConfig(c, f, i)
-	}
-	return f.err()
-}
-
-func (in InterfaceInput) applyConfig(c *storage.Catalogue, f form, i *storage.Interface) {
-	if in.Tags != nil {
-		i.Tags = splitList(in.Tags)
-		for _, t := range i.Tags {
-			f.text("tags", t, 256, nil)
-		}
-	}
-	if in.VLAN != nil {
-		if *in.VLAN == "" {
-			i.VLANID = nil
-		} else if v := findAnyVLAN(c, *in.VLAN); v == nil {
-			f.add("vlan", msgNoChoice)
-		} else {
-			i.VLANID = &v.ID
-		}
-	}
-	i.Enabled = deref(in.Enabled, i.Enabled)
-	if in.NUMANode != nil {
-		if i.NUMANode = in.NUMANode; *in.NUMANode < 0 {
-			f.add("numa_node", msgNoChoice)
-		}
-	}
-	params := map[string]any{}
-	if len(i.Params) > 0 {
-		_ = json.Unmarshal(i.Params, &params) // the store holds nothing but objects
-	}
-	if in.ClearMTU {
-		delete(params, "mtu")
-	}
-	if in.MTU != nil {
-		if *in.MTU < 552 || *in.MTU > 65535 {
-			f.add("mtu", "Ensure this value is greater than or equal to 552.")
-		}
-		params["mtu"] = *in.MTU
-	}
-	if in.AcceptRA != nil {
-		params["accept-ra"] = *in.AcceptRA
-	}
-	if b, err := json.Marshal(params); err == nil {
-		i.Params = b
-	}
-}
-
-// UpdateInterface changes an interface.
-func (s *Service) UpdateInterface(ctx context.Context, systemID, spec string, in InterfaceInput) (InterfaceView, error) {
-	return s.changeInterface(ctx, systemID, spec, "update", []storage.NodeStatus{storage.StatusDeployed}, func(c *nicChange) error {
-		i := c.nic.Interface
-		if err := in.apply(c.cat, &i, c.node.Status == storage.StatusDeployed); err != nil {
-			return err
-		}
-		// Another VLAN leaves no link to a subnet that is not on it.
-		if c.nic.VLANID != nil && (i.VLANID == nil || *i.VLANID != *c.nic.VLANID) {
-			for _, a := range c.nic.Links {
-				if a.SubnetID == nil || i.VLANID != nil && c.cat.Subnets[*a.SubnetID] != nil && c.cat.Subnets[*a.SubnetID].VLANID == *i.VLANID {
-					continue
-				}
-				if err := c.tx.DeleteIPAddress(a.ID); err != nil {
-					return err
-				}
-			}
-		}
-		return c.save(&i)
-	})
-}
-
-// save writes an interface and says who has its MAC address when that is taken.
-func (c *nicChange) save(i *storage.Interface) error {
-	err := c.tx.Savepoint(func() error { return c.tx.UpdateInterface(i) })
-	if !errors.Is(err, storage.ErrConflict) {
-		return err
-	}
-	return nicTaken(c.tx, i)
-}
-
-func nicTaken(tx *storage.Tx, i *storage.Interface) error {
-	others, err := tx.InterfacesByMAC(i.MACAddress)
-	if err != nil {
-		return err
-	}
-	for _, o := range others {
-		if o.ID == i.ID || o.Type != "physical" {
-			continue
-		}
-		n, err := tx.NodeByID(o.NodeID)
-		if err != nil {
-			return err
-		}
-		return FieldError("mac_address", "This MAC address is already in use by %s.", n.Hostname)
-	}
-	return FieldError("name", "Interface with this Node config and Name already exists.")
-}
-
-// DeleteInterface removes an interface with its links.
-func (s *Service) DeleteInterface(ctx context.Context, systemID, spec string) error {
-	_, err := s.changeInterface(ctx, systemID, spec, "delete", nil, func(c *nicChange) error {
-		if c.node.BootInterfaceID != nil && *c.node.BootInterfaceID == c.nic.ID {
-			n := c.node
-			n.BootInterfaceID = nil
-			if err := c.tx.UpdateNode(&n); err != nil {
-				return err
-			}
-		}
-		return c.tx.DeleteInterface(c.nic.ID)
-	})
-	return err
-}
-
-// CreatePhysicalInterface adds a network card to a node.
-func (s *Service) CreatePhysicalInterface(ctx context.Context, systemID string, in InterfaceInput) (v InterfaceView, err error) {
-	if _, err := needUser(ctx); err != nil {
-		return v, err
-	}
-	err = s.write(ctx, func(tx *storage.Tx) error {
-		n, err := s.nodeForInterfaces(ctx, tx, systemID, "create", nil)
-		if err != nil {
-			return err
-		}
-		all, err := loadInterfaces(tx, n)
-		if err != nil {
-			return err
-		}
-		i := storage.Interface{NodeID: n.ID, Type: "physical", Enabled: true, LinkConnected: true}
-		for k := len(all.Interfaces); in.Name == nil || *in.Name == ""; k++ {
-			name := "eth" + strconv.Itoa(k)
-			if !slices.ContainsFunc(all.Interfaces, func(b *storage.InterfaceBundle) bool { return b.Name == name }) {
-				in.Name = &name
-			}
-		}
-		if in.MACAddress == nil {
-			none := ""
-			in.MACAddress = &none
-		}
-		if err := in.apply(all.Cat, &i, false); err != nil {
-			return err
-		}
-		err = tx.Savepoint(func() error { return tx.InsertInterface(&i) })
-		if errors.Is(err, storage.ErrConflict) {
-			return nicTaken(tx, &i)
-		}
-		if err != nil {
-			return err
-		}
-		if err := s.adoptLease(tx, &i); err != nil {
-			return err
-		}
-		if err := tx.BumpNodes([]int64{n.ID}); err != nil {
-			return err
-		}
-		if v, err = loadInterfaces(tx, n); err != nil {
-			return err
-		}
-		v, err = v.one(i.ID)
-		return err
-	})
-	return v, err
 }

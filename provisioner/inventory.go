@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ingot-metal/ingot/provisioner/layout"
 	"github.com/ingot-metal/ingot/storage"
 )
 
@@ -209,6 +210,9 @@ func (s *Service) applyInventory(tx *storage.Tx, n *storage.Node, data []byte) e
 			return err
 		}
 	}
+	if err := s.applyNodeDevices(tx, n, data); err != nil {
+		return err
+	}
 	if err := s.touchRevision(tx, n); err != nil {
 		return err
 	}
@@ -227,10 +231,16 @@ func (s *Service) applyInventory(tx *storage.Tx, n *storage.Node, data []byte) e
 			return err
 		}
 	}
-	if !hasFlag(n, flagSkipStorage) {
-		return s.defaultLayout(tx, n)
+	if hasFlag(n, flagSkipStorage) {
+		return nil
 	}
-	return nil
+	custom := storageExtra(data)
+	if custom != nil {
+		if _, err := layout.ParseCustom(custom); err != nil {
+			return err
+		}
+	}
+	return s.commissionedLayout(tx, n, custom)
 }
 
 // firmware takes what the running system says over what the boot loader suggested.
@@ -707,7 +717,7 @@ func (s *Service) applyDisks(tx *storage.Tx, n *storage.Node, inv *inventory) er
 			return err
 		}
 	}
-	return nil
+	return tx.PruneStorage(n.ID)
 }
 
 func diskTags(d inventoryDisk) []string {

@@ -194,6 +194,8 @@ type subnetUse struct {
 	held   []netip.Addr // by interfaces, users, racks and leases
 	// observed addresses and leases keep others away as well, but do not count as held.
 	observed []netip.Addr
+	// kept are the reserved IPs, with the MAC addresses they are for, and the gateways of static routes, for nobody.
+	kept map[netip.Addr]string
 }
 
 // loadSubnetUse reads subnets for address questions, in a constant number of queries.
@@ -246,6 +248,27 @@ func loadSubnetUse(tx *storage.Tx, ids []int64) (map[int64]*subnetUse, error) {
 		for _, u := range out {
 			if u.prefix.Contains(ip) {
 				u.held = append(u.held, ip)
+			}
+		}
+	}
+	reserved, err := tx.ReservedIPs(nil)
+	if err != nil {
+		return nil, err
+	}
+	routes, err := tx.StaticRoutes()
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range out {
+		u.kept = map[netip.Addr]string{}
+		for _, r := range routes {
+			if u.prefix.Contains(r.GatewayIP) {
+				u.kept[r.GatewayIP] = ""
+			}
+		}
+		for _, r := range reserved {
+			if u.prefix.Contains(r.IP) {
+				u.kept[r.IP] = r.MAC
 			}
 		}
 	}
@@ -311,7 +334,43 @@ func (u *subnetUse) fixedUses() []use {
 	for _, d := range u.subnet.DNSServers {
 		add(d, purposeDNS)
 	}
+	for a, mac := range u.kept {
+		if mac == "" {
+			out = append(out, single(a, purposeGateway))
+		} else {
+			out = append(out, single(a, purposeReserved))
+		}
+	}
 	return out
+}
+
+// keptFor is the address that is reserved for a MAC address in this subnet.
+func (u *subnetUse) keptFor(mac string) (netip.Addr, bool) {
+	for a, m := range u.kept {
+		if m == mac && m != "" {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// refuse says why an address of this subnet can be nobody's; empty: it can.
+func (u *subnetUse) refuse(ip netip.Addr) string {
+	hosts := hostSpan(u.prefix)
+	mac, kept := u.kept[ip]
+	switch {
+	case !u.prefix.Contains(ip):
+		return "IP address is not in the given subnet '" + u.subnet.CIDR + "'."
+	case ip.Less(hosts.first) || hosts.last.Less(ip):
+		return "IP address is the network or broadcast address of subnet '" + u.subnet.CIDR + "'."
+	case u.dynamicHas(ip):
+		return "IP address is inside a dynamic range of subnet '" + u.subnet.CIDR + "'."
+	case u.subnet.GatewayIP != nil && *u.subnet.GatewayIP == ip.String():
+		return "IP address is the gateway of subnet '" + u.subnet.CIDR + "'."
+	case kept && mac == "":
+		return "IP address is the gateway of a static route."
+	}
+	return ""
 }
 
 // addressUses are single addresses that somebody has.
@@ -411,9 +470,9 @@ func (s *Service) claimAutoAddresses(tx *storage.Tx, nodeID int64) error {
 	if err != nil {
 		return err
 	}
-	enabled := map[int64]bool{}
+	enabled, macOf := map[int64]bool{}, map[int64]string{}
 	for _, i := range nics {
-		enabled[i.ID] = i.Enabled
+		enabled[i.ID], macOf[i.ID] = i.Enabled, i.MACAddress
 	}
 	var todo []storage.IPAddress
 	var ids []int64
@@ -432,9 +491,26 @@ func (s *Service) claimAutoAddresses(tx *storage.Tx, nodeID int64) error {
 	if err != nil {
 		return err
 	}
+	var macs []string
+	for _, a := range todo {
+		macs = append(macs, macOf[*a.InterfaceID])
+	}
+	reserved, err := tx.ReservedIPsOf(macs)
+	if err != nil {
+		return err
+	}
+	if err := linkedToReserved(todo, macOf, reserved, links); err != nil {
+		return err
+	}
 	for _, a := range todo {
 		u := uses[*a.SubnetID]
-		ip, ok := u.pick()
+		ip, ok := u.keptFor(macOf[*a.InterfaceID])
+		if ok && slices.Contains(u.held, ip) {
+			return Errorf(NotFound, "The IP address %s is already in use.", ip)
+		}
+		if !ok {
+			ip, ok = u.pick()
+		}
 		if !ok {
 			return exhausted(u.subnet)
 		}
@@ -449,6 +525,29 @@ func (s *Service) claimAutoAddresses(tx *storage.Tx, nodeID int64) error {
 		}
 	}
 	return tx.BumpNodes([]int64{nodeID})
+}
+
+// linkedToReserved refuses an interface whose MAC address has reserved IPs, none of them in a subnet that the interface is linked to.
+func linkedToReserved(todo []storage.IPAddress, macOf map[int64]string, reserved []storage.ReservedIP, links []storage.IPAddress) error {
+	for _, a := range todo {
+		var first *storage.ReservedIP
+		linked := false
+		for i, r := range reserved {
+			if r.MAC != macOf[*a.InterfaceID] {
+				continue
+			}
+			if first == nil {
+				first = &reserved[i]
+			}
+			linked = linked || slices.ContainsFunc(links, func(l storage.IPAddress) bool {
+				return *l.InterfaceID == *a.InterfaceID && l.SubnetID != nil && *l.SubnetID == r.SubnetID
+			})
+		}
+		if first != nil && !linked {
+			return Errorf(NotFound, "This interface %s has a reserved ip %s but it does not have a link to that subnet", first.MAC, first.IP)
+		}
+	}
+	return nil
 }
 
 // releaseAutoAddresses takes the addresses of a node's automatic links away; the links stay.
@@ -613,6 +712,9 @@ func (s *Service) recordLease(tx *storage.Tx, subnetID int64, ip netip.Addr, mac
 	}
 	l := storage.Lease{IP: ip, MAC: mac, SubnetID: subnetID, Hostname: hostname, Expires: r.Expires, Given: r.At}
 	if err := tx.PutLease(&l); err != nil {
+		return err
+	}
+	if err := s.noteLease(tx, l); err != nil {
 		return err
 	}
 	if old.MAC == mac && old.SubnetID == subnetID { // a renewal: the observation stands already

@@ -485,7 +485,7 @@ func FuzzSpecifiers(f *testing.F) {
 		_, _ = FindSpace(c, spec)
 		_ = findAnyVLAN(c, spec)
 		if spec != "" {
-			_ = badXPath(spec)
+			_ = definitionProblem(spec)
 		}
 		if p, bad := parseCIDR(spec); bad == "" {
 			h := hostSpan(p)

@@ -34,6 +34,10 @@ var (
 	evNew                 = evType{"NEW", levelInfo}
 	evFailedCommissioning = evType{"FAILED_COMMISSIONING", levelInfo}
 	evTesting             = evType{"TESTING", levelInfo}
+	evReqTest             = evType{"REQUEST_NODE_START_TESTING", levelDebug}
+	evRunningTest         = evType{"RUNNING_TEST", levelInfo}
+	evScriptChanged       = evType{"SCRIPT_RESULT_CHANGED_STATUS", levelDebug}
+	evScriptIncomplete    = evType{"SCRIPT_DID_NOT_COMPLETE", levelInfo}
 	evFailedTesting       = evType{"FAILED_TESTING", levelInfo}
 	evReqOverrideTesting  = evType{"REQUEST_NODE_OVERRIDE_FAILED_TESTING", levelDebug}
 	evReqAbortCommission  = evType{"REQUEST_NODE_ABORT_COMMISSIONING", levelDebug}
@@ -121,30 +125,6 @@ const (
 	permAdmin
 	permAdminRead
 )
-
-// mayNode tells whether an actor may do something with a node: the historic model of MAAS's default groups.
-func mayNode(a Actor, n *storage.Node, p nodePerm) bool {
-	if a.System {
-		return true
-	}
-	if a.Anonymous {
-		return false
-	}
-	own := n.OwnerID == nil || *n.OwnerID == a.User.ID
-	switch p {
-	case permView:
-		return a.Admin || own || n.NodeType != storage.NodeMachine
-	case permEdit:
-		return !n.Locked && (a.Admin || own)
-	case permLock:
-		return a.Admin || own
-	case permAdmin:
-		return !n.Locked && a.Admin
-	case permAdminRead:
-		return a.Admin
-	}
-	return false
-}
 
 var errNoMachine = Errorf(NotFound, "No Machine matches the given query.")
 
@@ -289,10 +269,15 @@ func (s *Service) power(tx *storage.Tx, n *storage.Node, action string, soft boo
 	if _, err := tx.CancelJobs(n.ID, "power"); err != nil {
 		return storage.Job{}, err
 	}
-	return s.enqueuePower(tx, n, action, soft, time.Time{})
+	return s.enqueuePower(tx, n, action, soft)
 }
 
-func (s *Service) enqueuePower(tx *storage.Tx, n *storage.Node, action string, soft bool, at time.Time) (storage.Job, error) {
+func (s *Service) enqueuePower(tx *storage.Tx, n *storage.Node, action string, soft bool) (storage.Job, error) {
+	return s.enqueuePowerAt(tx, n, "power:"+n.SystemID, action, soft, time.Time{})
+}
+
+// enqueuePowerAt is for one unfinished job with the key: a second order finds the first.
+func (s *Service) enqueuePowerAt(tx *storage.Tx, n *storage.Node, key, action string, soft bool, at time.Time) (storage.Job, error) {
 	queue, err := s.powerQueue(tx, n)
 	if err != nil {
 		return storage.Job{}, err
@@ -301,7 +286,7 @@ func (s *Service) enqueuePower(tx *storage.Tx, n *storage.Node, action string, s
 	if err != nil {
 		return storage.Job{}, err
 	}
-	key, id := "power:"+n.SystemID, n.ID
+	id := n.ID
 	return tx.EnqueueJob(storage.Job{Kind: "power", Queue: queue, UniqueKey: &key, Args: args, NodeID: &id, RunAt: at})
 }
 
@@ -327,12 +312,13 @@ func (s *Service) powerDown(tx *storage.Tx, n *storage.Node) error {
 	return err
 }
 
-// requeryPower asks for the power state in a while, unless something else is ordered by then.
+// requeryPower asks for the power state in a while, unless something else is ordered by then. The question has a key of its own: an order that
+// is still under way does not swallow it (see PowerResult for when it comes too early).
 func (s *Service) requeryPower(tx *storage.Tx, n *storage.Node, in time.Duration) error {
 	if !s.queryable(n.PowerType) {
 		return nil
 	}
-	_, err := s.enqueuePower(tx, n, PowerQuery, false, tx.Now().Add(in))
+	_, err := s.enqueuePowerAt(tx, n, "requery:"+n.SystemID, PowerQuery, false, tx.Now().Add(in))
 	return err
 }
 

@@ -22,18 +22,37 @@ func (s *Service) Machines(ctx context.Context, types []int64, filters []Pair) (
 	}
 	var out []*storage.Bundle
 	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
-		f, err := s.listFilter(tx, filters)
+		f, constraints, err := s.listFilter(tx, filters)
 		if err != nil {
 			return err
 		}
 		f.Types = types
-		if !a.Admin {
-			f.VisibleTo = &a.User.ID
+		f.Seen = a.sees()
+		if want := wantedParts(constraints); want != 0 {
+			if f, err = narrowByParts(tx, f, constraints, want); err != nil || len(f.IDs) == 0 {
+				return err
+			}
 		}
 		out, err = tx.LoadMachines(f)
 		return err
 	})
 	return out, err
+}
+
+// narrowByParts makes a filter of the nodes that meet what the query alone cannot judge.
+func narrowByParts(tx *storage.Tx, f storage.NodeFilter, constraints []constraint, want storage.Parts) (storage.NodeFilter, error) {
+	nodes, err := tx.NodeParts(f, want)
+	if err != nil {
+		return f, err
+	}
+	ids := []int64{}
+	for _, n := range nodes {
+		c := candidate{storage.Candidate{ID: n.ID, Hostname: n.Hostname}, &n.MachineParts}
+		if c.meets(constraints) {
+			ids = append(ids, n.ID)
+		}
+	}
+	return storage.NodeFilter{IDs: ids}, nil
 }
 
 // AllocatedMachines lists the caller's own Allocated machines.
@@ -54,14 +73,14 @@ func (s *Service) AllocatedMachines(ctx context.Context, systemIDs []string) ([]
 // ignoredFilters are options of allocate that lists accept without effect.
 var ignoredFilters = []string{"op", "comment", "bridge_all", "bridge_type", "bridge_stp", "bridge_fd", "dry_run", "verbose", "format", "callback"}
 
-func (s *Service) listFilter(tx *storage.Tx, pairs []Pair) (storage.NodeFilter, error) {
+func (s *Service) listFilter(tx *storage.Tx, pairs []Pair) (storage.NodeFilter, []constraint, error) {
 	var f storage.NodeFilter
 	fields := fieldErrors{}
 	var rest []Pair
 	for _, p := range pairs {
 		known, err := s.ownFilter(tx, &f, fields, p)
 		if err != nil {
-			return f, err
+			return f, nil, err
 		}
 		if !known && !slices.Contains(ignoredFilters, p.Name) {
 			rest = append(rest, p)
@@ -73,12 +92,12 @@ func (s *Service) listFilter(tx *storage.Tx, pairs []Pair) (storage.NodeFilter, 
 			fields[k] = append(fields[k], v...)
 		}
 	} else if err != nil {
-		return f, err
+		return f, nil, err
 	}
 	for _, k := range constraints {
 		k.narrow(&f)
 	}
-	return f, fields.err()
+	return f, constraints, fields.err()
 }
 
 // ownFilter takes the filters that only lists have.
@@ -128,17 +147,6 @@ func (s *Service) ownFilter(tx *storage.Tx, f *storage.NodeFilter, fields fieldE
 		} else {
 			f.DomainIDs = intersect(f.DomainIDs, ids)
 		}
-	case "owner", "not_owner":
-		all, err := tx.Usernames()
-		if err != nil {
-			return true, err
-		}
-		ids, _ := names(all, values)
-		if not {
-			f.NotOwnerIDs = append(f.NotOwnerIDs, ids...)
-		} else {
-			f.OwnerIDs = intersect(f.OwnerIDs, ids)
-		}
 	case "status", "not_status", "simple_status", "not_simple_status":
 		set := []storage.NodeStatus{}
 		for _, v := range values {
@@ -163,9 +171,6 @@ func (s *Service) ownFilter(tx *storage.Tx, f *storage.NodeFilter, fields fieldE
 		} else {
 			f.Statuses = intersect(f.Statuses, set)
 		}
-	case "deployment_target", "not_deployment_target":
-		memory := slices.Contains(values, "memory") != not
-		f.Ephemeral = &memory
 	default:
 		return false, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -59,7 +60,11 @@ func (s *Service) CreateMachine(ctx context.Context, spec MachineSpec) (*storage
 
 func (s *Service) createMachine(ctx context.Context, tx *storage.Tx, a Actor, spec MachineSpec) (*storage.Node, error) {
 	macs, fields := parseMACs(spec.MACs)
-	n := &storage.Node{NodeType: storage.NodeMachine, Status: storage.StatusNew, ZoneID: storage.DefaultZoneID, DomainID: storage.DefaultDomainID,
+	domain, err := tx.DefaultDomain()
+	if err != nil {
+		return nil, err
+	}
+	n := &storage.Node{NodeType: storage.NodeMachine, Status: storage.StatusNew, ZoneID: storage.DefaultZoneID, DomainID: domain.ID,
 		PowerState: "unknown", Netboot: true}
 	pool := storage.DefaultPoolID
 	n.PoolID = &pool
@@ -105,7 +110,7 @@ func (s *Service) createMachine(ctx context.Context, tx *storage.Tx, a Actor, sp
 	if err := s.insertMachine(tx, n); err != nil {
 		return nil, err
 	}
-	if err := s.addMACs(tx, n, macs); err != nil {
+	if err := s.addMACs(tx, n, macs, spec.MACs); err != nil {
 		return nil, err
 	}
 	switch {
@@ -116,7 +121,7 @@ func (s *Service) createMachine(ctx context.Context, tx *storage.Tx, a Actor, sp
 		if spec.Commission != nil && *spec.Commission {
 			return n, s.beginEnlistCommissioning(tx, n)
 		}
-	case a.Admin && (spec.Commission == nil || *spec.Commission):
+	case mayNode(a, n, permAdmin) && (spec.Commission == nil || *spec.Commission):
 		// What stands against commissioning leaves the machine New: it was created, which is what was asked for.
 		err := s.startCommissioning(ctx, tx, n, spec.CommissionParams)
 		if e := new(Error); errors.As(err, &e) {
@@ -185,7 +190,7 @@ func (s *Service) enlistAgain(ctx context.Context, tx *storage.Tx, n *storage.No
 	if err := tx.UpdateNode(n); err != nil {
 		return err
 	}
-	if err := s.addMACs(tx, n, fresh); err != nil {
+	if err := s.addMACs(tx, n, fresh, spec.MACs); err != nil {
 		return err
 	}
 	if n.Status == storage.StatusNew && spec.Commission != nil && *spec.Commission {
@@ -222,8 +227,8 @@ func (s *Service) insertMachine(tx *storage.Tx, n *storage.Node) error {
 	return tx.InsertNode(n)
 }
 
-// addMACs gives a machine physical interfaces, the first being the one it boots from.
-func (s *Service) addMACs(tx *storage.Tx, n *storage.Node, macs []string) error {
+// addMACs gives a machine physical interfaces, the first being the one it boots from. typed are the addresses as the caller wrote them.
+func (s *Service) addMACs(tx *storage.Tx, n *storage.Node, macs, typed []string) error {
 	have, err := tx.InterfacesOf([]int64{n.ID})
 	if err != nil {
 		return err
@@ -234,7 +239,7 @@ func (s *Service) addMACs(tx *storage.Tx, n *storage.Node, macs []string) error 
 		if err != nil {
 			return err
 		}
-		i := &storage.Interface{NodeID: n.ID, Type: "physical", MACAddress: mac, Enabled: true, LinkConnected: true, VLANID: vlan}
+		i := &storage.Interface{NodeID: n.ID, Type: "physical", MACAddress: mac, MACTyped: spelling(typed, mac), Enabled: true, LinkConnected: true, VLANID: vlan}
 		for i.Name = fmt.Sprintf("eth%d", next); slices.ContainsFunc(have, func(o storage.Interface) bool { return o.Name == i.Name }); next++ {
 			i.Name = fmt.Sprintf("eth%d", next+1)
 		}
@@ -314,7 +319,7 @@ func (s *Service) applySpec(tx *storage.Tx, n *storage.Node, spec MachineSpec, f
 		}
 		n.DomainID = d.ID
 	}
-	if spec.Hostname != nil && *spec.Hostname != "" && !(create && ipLikeName.MatchString(strings.SplitN(*spec.Hostname, ".", 2)[0])) {
+	if spec.Hostname != nil && *spec.Hostname != "" && !(create && likeAddress(*spec.Hostname)) {
 		if err := s.applyHostname(tx, n, *spec.Hostname, fields); err != nil {
 			return err
 		}
@@ -398,6 +403,12 @@ func (s *Service) findDomain(tx *storage.Tx, nameOrID string) (storage.Domain, e
 		}
 	}
 	return d, err
+}
+
+// likeAddress says whether a host name is only an address, in digits or as reverse zones spell it: such a machine gets a better name.
+func likeAddress(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil || ipLikeName.MatchString(strings.SplitN(name, ".", 2)[0])
 }
 
 func (s *Service) applyHostname(tx *storage.Tx, n *storage.Node, name string, fields fieldErrors) error {
@@ -556,6 +567,18 @@ func parseMACs(given []string) ([]string, fieldErrors) {
 	return macs, fields
 }
 
+// spelling finds an address among texts that parseMACs has read.
+func spelling(typed []string, mac string) string {
+	for _, t := range typed {
+		for part := range strings.SplitSeq(t, ",") {
+			if m, ok := NormalMAC(part); ok && m == mac {
+				return strings.TrimSpace(part)
+			}
+		}
+	}
+	return ""
+}
+
 // parseSize reads bytes, or an integer with one of the suffixes, which are decimal.
 func parseSize(text, suffixes string) (int64, bool) {
 	factor := int64(1)
@@ -706,8 +729,8 @@ func (s *Service) PowerParameters(ctx context.Context, systemID string) (map[str
 
 // AllPowerParameters are the power parameters of all machines, or of those named.
 func (s *Service) AllPowerParameters(ctx context.Context, systemIDs []string) (map[string]map[string]string, error) {
-	if !ActorFrom(ctx).Admin {
-		return nil, Errorf(Forbidden, "User does not have permission to perform this operation. The user should have permission 'can_edit_machines'")
+	if a := ActorFrom(ctx); !a.Can("can_edit_machines") {
+		return nil, lacks("can_edit_machines")
 	}
 	out := map[string]map[string]string{}
 	err := s.DB.Read(ctx, func(tx *storage.Tx) error {
@@ -718,21 +741,6 @@ func (s *Service) AllPowerParameters(ctx context.Context, systemIDs []string) (m
 		return err
 	})
 	return out, err
-}
-
-// SetOwnerData writes workload annotations; an empty value removes its key. Only the owner may.
-func (s *Service) SetOwnerData(ctx context.Context, systemID string, data map[string]string) (*storage.Bundle, error) {
-	return s.changeMachine(ctx, systemID, permEdit, func(tx *storage.Tx, n *storage.Node) error {
-		if a := ActorFrom(ctx); n.OwnerID == nil || *n.OwnerID != a.User.ID {
-			return Errorf(Conflict, "Owner data can only be set by the machine's owner: acquire the machine first.")
-		}
-		for k := range data {
-			if k == "" || len(k) > 255 {
-				return Errorf(Invalid, "A key of owner data has between 1 and 255 characters.")
-			}
-		}
-		return tx.SetOwnerData(n.ID, data)
-	})
 }
 
 // IsRegistered tells whether a machine is known by one of its MAC addresses. A machine that asks (anonymously) is told no while it has

@@ -12,6 +12,7 @@ const (
 	eventLife = 90 * 24 * time.Hour
 	// tombstoneLife is how many changes a deleted node is remembered for; racks that are further behind start over.
 	tombstoneLife = 100_000
+	neighbourLife = 30 * 24 * time.Hour // since somebody unknown was seen last
 	purgeBatch    = 1000
 )
 
@@ -21,6 +22,7 @@ func (s *Service) PeriodicTasks() []jobs.Task {
 		{Name: "housekeep", Every: 10 * time.Minute, Run: s.Housekeep},
 		{Name: "purge-events", Every: time.Hour, Run: s.purgeEvents},
 		{Name: "purge-tombstones", Every: time.Hour, Run: s.purgeTombstones},
+		{Name: "purge-neighbours", Every: time.Hour, Run: s.purgeNeighbours},
 	}
 }
 
@@ -36,6 +38,13 @@ func (s *Service) purgeEvents(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+func (s *Service) purgeNeighbours(ctx context.Context) error {
+	return s.DB.Write(ctx, func(tx *storage.Tx) error {
+		_, err := tx.PurgeNeighbours(tx.Now().Add(-neighbourLife))
+		return err
+	})
 }
 
 func (s *Service) purgeTombstones(ctx context.Context) error {

@@ -3,22 +3,24 @@ package provisioner
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/ingot-metal/ingot/storage"
 )
 
 func isNotFound(err error) bool { return errors.Is(err, storage.ErrNotFound) }
 
-// Pools returns all resource pools.
+// Pools returns the resource pools of which the caller may see at least the free machines.
 func (s *Service) Pools(ctx context.Context) (out []storage.Pool, err error) {
-	if _, err := needUser(ctx); err != nil {
+	a, err := needUser(ctx)
+	if err != nil {
 		return nil, err
 	}
 	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
 		out, err = tx.Pools()
 		return err
 	})
-	return out, err
+	return slices.DeleteFunc(out, func(p storage.Pool) bool { return !a.canPool(rightViewAvailable, &p.ID) }), err
 }
 
 func findPool(tx *storage.Tx, spec string) (storage.Pool, error) {
@@ -40,14 +42,26 @@ func (s *Service) Pool(ctx context.Context, spec string) (p storage.Pool, err er
 	}
 	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
 		p, err = findPool(tx, spec)
+		if err == nil && !ActorFrom(ctx).canPool(rightViewAvailable, &p.ID) {
+			err = &Error{Kind: Forbidden}
+		}
 		return err
 	})
 	return p, err
 }
 
+// poolEditor answers 403 without a text for those who may not edit the machines of all pools, and so not make or remove one.
+func poolEditor(ctx context.Context) error {
+	a, err := needUser(ctx)
+	if err == nil && !a.Can("can_edit_machines") {
+		err = &Error{Kind: Forbidden}
+	}
+	return err
+}
+
 // CreatePool makes a pool.
 func (s *Service) CreatePool(ctx context.Context, in Named) (p storage.Pool, err error) {
-	if _, err := needObjectAdmin(ctx); err != nil {
+	if err := poolEditor(ctx); err != nil {
 		return p, err
 	}
 	err = s.DB.Write(ctx, func(tx *storage.Tx) error {
@@ -63,12 +77,15 @@ func (s *Service) CreatePool(ctx context.Context, in Named) (p storage.Pool, err
 
 // UpdatePool changes a pool.
 func (s *Service) UpdatePool(ctx context.Context, spec string, in Named) (p storage.Pool, err error) {
-	if _, err := needObjectAdmin(ctx); err != nil {
+	if _, err := needUser(ctx); err != nil {
 		return p, err
 	}
 	err = s.DB.Write(ctx, func(tx *storage.Tx) error {
 		if p, err = findPool(tx, spec); err != nil {
 			return err
+		}
+		if !ActorFrom(ctx).canPool(rightEdit, &p.ID) {
+			return &Error{Kind: Forbidden}
 		}
 		f := form{}
 		if in.apply(f, &p.Name, &p.Description); len(f) > 0 {
@@ -81,7 +98,7 @@ func (s *Service) UpdatePool(ctx context.Context, spec string, in Named) (p stor
 
 // DeletePool removes a pool that is empty and not the default one.
 func (s *Service) DeletePool(ctx context.Context, spec string) error {
-	if _, err := needObjectAdmin(ctx); err != nil {
+	if err := poolEditor(ctx); err != nil {
 		return err
 	}
 	return s.DB.Write(ctx, func(tx *storage.Tx) error {

@@ -10,6 +10,18 @@ import (
 	"github.com/ingot-metal/ingot/storage"
 )
 
+// powerUnderWay tells whether an order to switch a node on or off has not ended.
+func (s *Service) powerUnderWay(tx *storage.Tx, nodeID int64) (bool, error) {
+	jobs, err := tx.Jobs(storage.JobFilter{NodeID: &nodeID, Kind: "power", States: []string{storage.JobReady, storage.JobRunning}})
+	for _, j := range jobs {
+		var args PowerArgs
+		if json.Unmarshal(j.Args, &args) == nil && args.Action != PowerQuery {
+			return true, err
+		}
+	}
+	return false, err
+}
+
 // PowerResult takes the end of a power job into the life of its machine, in the transaction that finishes the job: the power state, a
 // release that waited for the machine to be off, or the failed status of a step that could not begin.
 func (s *Service) PowerResult(tx *storage.Tx, job storage.Job, r api.PowerResult) error {
@@ -24,11 +36,20 @@ func (s *Service) PowerResult(tx *storage.Tx, job storage.Job, r api.PowerResult
 	if err != nil {
 		return err
 	}
+	if args.Action == PowerQuery {
+		busy, err := s.powerUnderWay(tx, n.ID)
+		if err != nil {
+			return err
+		}
+		if busy {
+			// What the BMC said may be from before the order took effect. The order's own result tells; then somebody asks again.
+			return s.requeryPower(tx, &n, requeryDelay)
+		}
+	}
 	n.PowerChecked = tx.Now()
 	if r.Error != "" {
 		return s.powerFailed(tx, &n, args.Action, r.Error)
 	}
-	was := n.PowerState
 	switch args.Action {
 	case PowerOff:
 		n.PowerState = "off" // the driver does not answer without an error before it is
@@ -52,7 +73,7 @@ func (s *Service) PowerResult(tx *storage.Tx, job storage.Job, r api.PowerResult
 				return s.exitedRescue(tx, &n)
 			}
 		}
-		if was != "off" && !in(n.Status, storage.StatusCommissioning, storage.StatusDeployed, storage.StatusDeploying, storage.StatusDiskErasing,
+		if !in(n.Status, storage.StatusCommissioning, storage.StatusDeployed, storage.StatusDeploying, storage.StatusDiskErasing,
 			storage.StatusRescueMode, storage.StatusEnteringRescueMode, storage.StatusTesting) {
 			return s.releaseAutoAddresses(tx, n.ID)
 		}
@@ -91,6 +112,11 @@ func (s *Service) powerFailed(tx *storage.Tx, n *storage.Node, action, reason st
 
 // QueryPower asks a machine's BMC for its power state and waits for the answer, a minute at most.
 func (s *Service) QueryPower(ctx context.Context, systemID string) (string, error) {
+	return s.QueryNodePower(ctx, systemID, storage.NodeMachine)
+}
+
+// QueryNodePower is QueryPower for a node of some types.
+func (s *Service) QueryNodePower(ctx context.Context, systemID string, types ...int64) (string, error) {
 	var (
 		job    storage.Job
 		state  string
@@ -98,8 +124,11 @@ func (s *Service) QueryPower(ctx context.Context, systemID string) (string, erro
 	)
 	err := s.DB.Write(ctx, func(tx *storage.Tx) error {
 		asking = false
-		n, err := s.lockMachine(ctx, tx, systemID, permView)
+		n, err := lockController(tx, systemID, types)
 		if err != nil {
+			return err
+		}
+		if err := checkPerm(ctx, n, permView); err != nil {
 			return err
 		}
 		state = n.PowerState
@@ -108,14 +137,7 @@ func (s *Service) QueryPower(ctx context.Context, systemID string) (string, erro
 			return nil
 		}
 		asking = true
-		if job, err = s.enqueuePower(tx, n, PowerQuery, false, time.Time{}); err != nil {
-			return err
-		}
-		var args PowerArgs
-		if json.Unmarshal(job.Args, &args) == nil && args.Action == PowerQuery && job.RunAt.After(tx.Now()) {
-			// A query is planned for later: this one is wanted now.
-			job, err = s.power(tx, n, PowerQuery, false)
-		}
+		job, err = s.enqueuePower(tx, n, PowerQuery, false)
 		return err
 	})
 	if err != nil || !asking {

@@ -46,10 +46,14 @@ func (s *Service) registerController(ctx context.Context, h api.RackHello, nodeT
 	}
 	var out storage.Node
 	err := s.DB.Write(ctx, func(tx *storage.Tx) error {
+		domain, err := tx.DefaultDomain()
+		if err != nil {
+			return err
+		}
 		n, err := tx.NodeByHostname(h.Hostname)
 		switch {
 		case errors.Is(err, storage.ErrNotFound):
-			n = storage.Node{SystemID: newControllerID(), NodeType: nodeType, Hostname: h.Hostname, DomainID: storage.DefaultDomainID,
+			n = storage.Node{SystemID: newControllerID(), NodeType: nodeType, Hostname: h.Hostname, DomainID: domain.ID,
 				ZoneID: storage.DefaultZoneID, PowerState: "unknown", LastSeen: tx.Now(), CertFingerprint: fingerprint, Status: storage.StatusDeployed}
 			helloFields(&n, h)
 			if err := tx.InsertNode(&n); err != nil {
@@ -318,6 +322,14 @@ func (s *Service) ClaimRackJobs(ctx context.Context, rackSystemID string, limit 
 			return err
 		}
 		for _, j := range jobs {
+			if j.Kind == api.JobScan {
+				scan, err := scanOrder(j)
+				if err != nil {
+					return err
+				}
+				out = append(out, api.RackJob{ID: j.ID, Kind: j.Kind, Attempt: j.Attempt, LeaseSeconds: int(rackJobLease / time.Second), Scan: scan})
+				continue
+			}
 			order, refusal, err := s.powerOrder(tx, j)
 			if err != nil {
 				return err
@@ -408,6 +420,21 @@ func (s *Service) holds(tx *storage.Tx, rackSystemID string, id, attempt int64) 
 // FinishRackJob records the end of an attempt that the rack holds, and what it means for the machine, in one transaction;
 // storage.ErrStale when the rack does not hold it: the lease ran out and somebody else has it, or the job was called off.
 func (s *Service) FinishRackJob(ctx context.Context, rackSystemID string, id int64, r api.JobResult) error {
+	if r.Scan != nil {
+		return s.DB.Write(WithActor(ctx, SystemActor()), func(tx *storage.Tx) error {
+			if err := s.holds(tx, rackSystemID, id, r.Attempt); err != nil {
+				return err
+			}
+			j, err := tx.Job(id)
+			if err != nil {
+				return err
+			}
+			if j.Kind != api.JobScan {
+				return Errorf(Invalid, "The job is no scan.")
+			}
+			return s.finishScan(tx, j, rackSystemID, r.Attempt, *r.Scan)
+		})
+	}
 	if r.Power == nil {
 		return Errorf(Invalid, "A result without its power part.")
 	}
@@ -458,6 +485,12 @@ func (s *Service) endLostJobs(tx *storage.Tx) error {
 		return err
 	}
 	for _, j := range lost {
+		if j.Kind == api.JobScan {
+			if _, err := tx.FinishJob(j.ID, j.Attempt, storage.JobFailed, nil, "the rack that was at it was lost"); err != nil && !errors.Is(err, storage.ErrStale) {
+				return err
+			}
+			continue
+		}
 		if j.Kind != api.JobPower {
 			continue // the region's own: its runner ends those
 		}

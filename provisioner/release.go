@@ -51,10 +51,9 @@ func (s *Service) ReleaseMachines(ctx context.Context, systemIDs []string, comme
 		return nil, err
 	}
 	var released []string
-	var wrong []string
 	err = s.write(ctx, func(tx *storage.Tx) error {
-		released, wrong = []string{}, nil
-		var unknown, denied []string
+		released = []string{}
+		var unknown, denied, wrong []string
 		var nodes []*storage.Node
 		for _, id := range sortedSet(systemIDs) {
 			n, err := tx.LockNodeBySystemID(id)
@@ -87,11 +86,11 @@ func (s *Service) ReleaseMachines(ctx context.Context, systemIDs []string, comme
 				wrong = append(wrong, fmt.Sprintf("%s ('%s')", n.SystemID, n.Status))
 			}
 		}
+		if len(wrong) > 0 { // undoes what was released
+			return Errorf(Conflict, "Machine(s) cannot be released in their current state: %s.", strings.Join(wrong, ", "))
+		}
 		return nil
 	})
-	if err == nil && len(wrong) > 0 {
-		err = Errorf(Conflict, "Machine(s) cannot be released in their current state: %s.", strings.Join(wrong, ", "))
-	}
 	return released, err
 }
 
@@ -195,10 +194,12 @@ func (s *Service) plainRelease(tx *storage.Tx, n *storage.Node, erased bool) err
 	if err := s.nodeEvent(tx, n, evReleasing, ""); err != nil {
 		return err
 	}
-	if !s.queryable(n.PowerType) || n.PowerState == "off" && !erased {
-		if _, err := tx.CancelJobs(n.ID, "power"); err != nil {
-			return err
-		}
+	cancelled, err := tx.CancelJobs(n.ID, "power")
+	if err != nil {
+		return err
+	}
+	// An order that was on its way may have been carried out: only without one is what the store says of the power true.
+	if !s.queryable(n.PowerType) || n.PowerState == "off" && !erased && cancelled == 0 {
 		return s.finishRelease(tx, n, true)
 	}
 	return s.powerDown(tx, n)
@@ -209,7 +210,13 @@ func (s *Service) finishRelease(tx *storage.Tx, n *storage.Node, chained bool) e
 	if err := diskDebt(n); err != nil {
 		return err
 	}
+	if err := s.dropAcquiredBridges(tx, n.ID); err != nil {
+		return err
+	}
 	if err := s.releaseAutoAddresses(tx, n.ID); err != nil {
+		return err
+	}
+	if err := s.dropChildren(tx, n); err != nil {
 		return err
 	}
 	if err := tx.DeleteOwnerData(n.ID); err != nil {

@@ -31,7 +31,7 @@ const (
 	hostPortSetting             // host[:port], or nothing
 	domainSetting               // a domain name
 	intervalSetting             // 15m
-	listSetting                 // words out of choices
+	listSetting                 // a JSON list of words out of choices
 )
 
 // setting describes one setting of the installation.
@@ -43,6 +43,8 @@ type setting struct {
 	min, max int64    // of integers; both 0: free
 	required bool     // text that must not be empty
 	secret   bool     // shown to administrators only, and never in events
+	archive  bool     // the URL of the package repository of that name
+	osystem  string   // the setting that names the system whose series this is
 }
 
 const latestSeries = "noble"
@@ -71,12 +73,12 @@ var settings = []setting{
 	{name: "active_discovery_interval", kind: intSetting, def: int64(10800), choices: []string{"0", "600", "1800", "3600", "10800", "21600", "43200", "86400", "604800"}},
 	{name: "default_boot_interface_link_type", def: "auto", choices: []string{"auto", "dhcp", "static", "link_up"}, required: true},
 	{name: "default_osystem", def: "ubuntu"},
-	{name: "default_distro_series", def: latestSeries},
+	{name: "default_distro_series", def: latestSeries, osystem: "default_osystem"},
 	{name: "default_min_hwe_kernel", def: ""},
 	{name: "enable_kernel_crash_dump", kind: boolSetting, def: false},
 	{name: "default_storage_layout", def: "flat", choices: []string{"bcache", "blank", "custom", "flat", "lvm", "vmfs6", "vmfs7"}, required: true},
 	{name: "commissioning_osystem", def: "ubuntu"},
-	{name: "commissioning_distro_series", def: latestSeries},
+	{name: "commissioning_distro_series", def: latestSeries, osystem: "commissioning_osystem"},
 	{name: "enable_third_party_drivers", kind: boolSetting, def: true},
 	{name: "windows_kms_host"},
 	{name: "enable_disk_erasing_on_release", kind: boolSetting, def: false},
@@ -119,8 +121,8 @@ var settings = []setting{
 	{name: "tls_cert_expiration_notification_interval", kind: intSetting, def: int64(30), min: 1, max: 90},
 	{name: "session_length", kind: intSetting, def: int64(1209600), min: 10, max: 1209600},
 	{name: "auto_vlan_creation", kind: boolSetting, def: true},
-	{name: "main_archive", kind: urlSetting, def: "http://archive.ubuntu.com/ubuntu", required: true},
-	{name: "ports_archive", kind: urlSetting, def: "http://ports.ubuntu.com/ubuntu-ports", required: true},
+	{name: "main_archive", kind: urlSetting, def: "http://archive.ubuntu.com/ubuntu", required: true, archive: true},
+	{name: "ports_archive", kind: urlSetting, def: "http://ports.ubuntu.com/ubuntu-ports", required: true, archive: true},
 
 	// The ephemeral environment in which machines are enlisted, commissioned, installed and erased; see docs.
 	{name: "ingot_boot_environment", def: "light", choices: []string{"light", "full"}, required: true},
@@ -150,17 +152,22 @@ func settingByName(name string) (setting, bool) {
 func unknownSetting(name string) error {
 	names := make([]string, 0, len(settings))
 	for _, s := range settings {
-		names = append(names, "'"+s.name+"'")
+		names = append(names, s.name)
 	}
 	slices.Sort(names)
-	return FieldError("name", "'%s' is not a valid config setting.  It should be one of: %s.", firstRunes(name, 100), strings.Join(names, ", "))
+	name = firstRunes(strings.ToValidUTF8(name, "\uFFFD"), 100)
+	return FieldError(name, "%s is not a valid config setting (valid settings are: %s).", name, strings.Join(names, ", "))
 }
 
-// Setting reads a setting as string, bool, int64 or nil. It does not ask who wants to know.
+// Setting reads a setting as string, bool, int64, []string or nil. It does not ask who wants to know.
 func (s *Service) Setting(tx *storage.Tx, name string) (any, error) {
 	d, ok := settingByName(name)
 	if !ok {
 		return nil, fmt.Errorf("provisioner: there is no setting %s", name)
+	}
+	if d.archive {
+		p, err := tx.DefaultArchive(d.name)
+		return p.URL, err
 	}
 	raw, err := tx.Setting(d.name)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -184,6 +191,16 @@ func (d setting) decode(raw json.RawMessage) (any, error) {
 		return v.Int64()
 	case nil, string, bool:
 		return v, nil
+	case []any:
+		words := make([]string, 0, len(v))
+		for _, w := range v {
+			text, ok := w.(string)
+			if !ok {
+				return nil, fmt.Errorf("provisioner: the stored setting %s is damaged", d.name)
+			}
+			words = append(words, text)
+		}
+		return words, nil
 	}
 	return nil, fmt.Errorf("provisioner: the stored setting %s is damaged", d.name)
 }
@@ -225,8 +242,8 @@ func (s *Service) GetConfig(ctx context.Context, name string) (v any, err error)
 	if !ok {
 		return nil, unknownSetting(name)
 	}
-	if d.secret && !a.Admin {
-		return nil, Errorf(Forbidden, "User does not have permission to perform this operation. The user should have permission 'can_view_configurations'")
+	if d.secret && !a.Can("can_view_configurations") {
+		return nil, lacks("can_view_configurations")
 	}
 	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) { v, err = s.Setting(tx, name); return err })
 	return v, err
@@ -246,12 +263,13 @@ func (s *Service) SetConfig(ctx context.Context, name, value string) error {
 	if err != nil {
 		return FieldError(name, "%s", err)
 	}
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
 	return s.DB.Write(ctx, func(tx *storage.Tx) error {
-		if err := tx.PutSetting(d.name, raw); err != nil {
+		if d.osystem != "" {
+			if v, err = s.checkSeries(tx, d, v); err != nil {
+				return err
+			}
+		}
+		if err := putSetting(tx, d, v); err != nil {
 			return err
 		}
 		if _, err := tx.Revision(); err != nil { // racks see settings in their snapshot
@@ -263,6 +281,59 @@ func (s *Service) SetConfig(ctx context.Context, name, value string) error {
 		}
 		return s.audit(tx, a, "SETTINGS", "Updated configuration setting '%s' to %s.", d.name, shown)
 	})
+}
+
+// putSetting writes a setting where it belongs.
+func putSetting(tx *storage.Tx, d setting, v any) error {
+	if d.archive {
+		p, err := tx.DefaultArchive(d.name)
+		if err != nil {
+			return err
+		}
+		p.URL, _ = v.(string)
+		return tx.UpdatePackageRepository(&p)
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return tx.PutSetting(d.name, raw)
+}
+
+// checkSeries refuses the series of another system than the one that is set: one that says so itself, os/series, or one that only
+// another system has images of.
+func (s *Service) checkSeries(tx *storage.Tx, d setting, v any) (any, error) {
+	text, _ := v.(string)
+	if text == "" {
+		return v, nil
+	}
+	system, err := s.SettingText(tx, d.osystem)
+	if err != nil {
+		return nil, err
+	}
+	if os, series, ok := strings.Cut(text, "/"); ok {
+		if os != system {
+			return nil, FieldError(d.name, "%s", badChoice(text))
+		}
+		return series, nil
+	}
+	images, err := tx.BootResources()
+	if err != nil {
+		return nil, err
+	}
+	elsewhere := false
+	for _, r := range images {
+		switch os, series, _ := strings.Cut(r.Name, "/"); {
+		case series == text && os == system:
+			return v, nil
+		case series == text:
+			elsewhere = true
+		}
+	}
+	if elsewhere {
+		return nil, FieldError(d.name, "%s", badChoice(text))
+	}
+	return v, nil
 }
 
 var (
@@ -330,12 +401,12 @@ func (d setting) parse(text string) (any, error) {
 			return checkHost(strings.TrimPrefix(w, "!"))
 		})
 	case listSetting:
-		return each(func(w string) error {
+		for _, w := range words {
 			if !slices.Contains(d.choices, w) {
-				return badChoice(w)
+				return nil, badChoice(w)
 			}
-			return nil
-		})
+		}
+		return append([]string{}, words...), nil
 	case urlSetting:
 		if trimmed != "" {
 			u, err := url.Parse(trimmed)

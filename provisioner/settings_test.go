@@ -92,9 +92,9 @@ func TestSetConfig(t *testing.T) {
 		}
 	}
 	wantError(t, "as user", s.SetConfig(joe, "kernel_opts", "x"), Forbidden, "can_edit_configurations")
-	wantError(t, "unknown", s.SetConfig(admin, "nonsense", "x"), Invalid, "'nonsense' is not a valid config setting.")
+	wantError(t, "unknown", s.SetConfig(admin, "nonsense", "x"), Invalid, "nonsense is not a valid config setting (valid settings are: active_discovery_interval, ")
 	_, err := s.GetConfig(joe, "nonsense")
-	wantError(t, "unknown", err, Invalid, "name")
+	wantError(t, "unknown", err, Invalid, "nonsense")
 }
 
 func TestSecretSettings(t *testing.T) {

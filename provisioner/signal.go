@@ -20,6 +20,8 @@ type Signal struct {
 	PowerType       string
 	PowerParameters string            // JSON
 	Files           map[string][]byte // by name: <script>, <script>.out, .err, .yaml
+
+	tags []tagVerdict // what the definitions of tags say of the machine
 }
 
 var signalStatuses = []string{"OK", "FAILED", "WORKING", "COMMISSIONING", "TESTING", "TIMEDOUT", "INSTALLING", "APPLYING_NETCONF", "RELEASING", "DEPLOYING"}
@@ -33,6 +35,12 @@ func (s *Service) Signal(ctx context.Context, nodeID int64, sig Signal) error {
 		return Errorf(Invalid, "Unknown commissioning status: '%s'", clip(sig.Status))
 	}
 	ctx = WithActor(ctx, SystemActor())
+	if sig.Status == "OK" || sig.Status == "TESTING" { // the end of a commissioning, perhaps
+		var err error
+		if sig.tags, err = s.tagVerdicts(ctx, nodeID); err != nil {
+			return err
+		}
+	}
 	return s.DB.Write(ctx, func(tx *storage.Tx) error {
 		n, err := tx.LockNode(nodeID)
 		if err != nil {
@@ -116,18 +124,28 @@ func (s *Service) signalCommissioning(tx *storage.Tx, n *storage.Node, sig Signa
 	default:
 		return nil
 	}
-	passed, err := tx.SetPassed(n.ID, storage.SetCommissioning)
+	problem, err := s.commissioned(tx, n)
 	if err != nil {
 		return err
 	}
-	if !passed {
-		return s.fail(tx, n, "Commissioning ended without a usable inventory; see the results of its scripts.")
+	if problem != "" {
+		return s.fail(tx, n, problem)
+	}
+	if err := s.applyVerdicts(tx, n, sig.tags); err != nil {
+		return err
 	}
 	if sig.Status == "TESTING" { // the same boot goes on into tests
 		if err := s.transition(tx, n, storage.StatusTesting, transitionOpts{change: func(n *storage.Node) { n.Error = clip(sig.Error) }}); err != nil {
 			return err
 		}
 		return s.nodeEvent(tx, n, evTesting, "")
+	}
+	if set, err := tx.CurrentScriptSet(n.ID, storage.SetTesting); err == nil { // the machine says that all is over
+		if err := tx.EndScriptSet(set.ID, storage.ScriptAborted); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, storage.ErrNotFound) {
+		return err
 	}
 	to, ev := storage.StatusReady, evReady
 	if n.Enlisting {
@@ -149,6 +167,13 @@ func (s *Service) signalTesting(tx *storage.Tx, n *storage.Node, sig Signal) err
 	default:
 		return nil
 	}
+	problem, err := s.tested(tx, n)
+	if err != nil {
+		return err
+	}
+	if problem != "" {
+		return s.fail(tx, n, problem)
+	}
 	to := n.PreviousStatus
 	switch {
 	case n.Enlisting || to == storage.StatusFailedCommissioning:
@@ -156,7 +181,9 @@ func (s *Service) signalTesting(tx *storage.Tx, n *storage.Node, sig Signal) err
 	case !in(to, storage.StatusReady, storage.StatusReserved, storage.StatusAllocated, storage.StatusDeployed):
 		to = storage.StatusReady
 	}
-	if err := s.transition(tx, n, to, transitionOpts{change: func(n *storage.Node) { n.Enlisting, n.Error = false, clip(sig.Error) }}); err != nil {
+	if err := s.transition(tx, n, to, transitionOpts{change: func(n *storage.Node) {
+		n.Enlisting, n.Error, n.CommissionFlags = false, clip(sig.Error), ""
+	}}); err != nil {
 		return err
 	}
 	switch to {
@@ -312,73 +339,6 @@ func (s *Service) detectedPower(tx *storage.Tx, n *storage.Node, sig Signal) err
 		return nil
 	}
 	return tx.UpdateNode(n)
-}
-
-// storeResults keeps the outputs that came with a signal, and reads the inventory when it is among them.
-func (s *Service) storeResults(tx *storage.Tx, n *storage.Node, sig Signal) error {
-	outputs := map[string]*storage.ScriptResult{}
-	get := func(name string) *storage.ScriptResult {
-		if outputs[name] == nil {
-			outputs[name] = &storage.ScriptResult{Name: name}
-		}
-		return outputs[name]
-	}
-	if sig.Name != "" && sig.ExitStatus != nil {
-		get(clip(sig.Name))
-	}
-	for file, data := range sig.Files {
-		file = clip(file)
-		kept := data[:min(len(data), maxOutput)]
-		switch base := strings.TrimSuffix(file, ".out"); {
-		case base != file:
-			get(base).Stdout = kept
-		case strings.HasSuffix(file, ".err"):
-			get(strings.TrimSuffix(file, ".err")).Stderr = kept
-		case strings.HasSuffix(file, ".yaml"):
-			get(strings.TrimSuffix(file, ".yaml")).Result = kept
-		default:
-			get(file).Output = kept
-		}
-	}
-	if len(outputs) == 0 {
-		return nil
-	}
-	if len(outputs) > 64 {
-		return Errorf(Invalid, "Too many results in one signal.")
-	}
-	typ := map[storage.NodeStatus]int64{storage.StatusTesting: storage.SetTesting, storage.StatusDiskErasing: storage.SetRelease,
-		storage.StatusReleasing: storage.SetRelease, storage.StatusDeploying: storage.SetInstallation}[n.Status]
-	set, err := tx.CurrentScriptSet(n.ID, typ)
-	if errors.Is(err, storage.ErrNotFound) {
-		set, err = tx.InsertScriptSet(n.ID, typ)
-	}
-	if err != nil {
-		return err
-	}
-	for _, name := range sortedNames(outputs) {
-		r := outputs[name]
-		r.SetID, r.ExitStatus, r.Started, r.Ended = set.ID, sig.ExitStatus, tx.Now(), tx.Now()
-		r.Status = storage.ScriptPassed
-		switch {
-		case sig.Status == "TIMEDOUT":
-			r.Status = storage.ScriptTimedOut
-		case sig.ExitStatus != nil && *sig.ExitStatus != 0:
-			r.Status = storage.ScriptFailed
-		}
-		if name == InventoryScript && typ == storage.SetCommissioning && r.Status == storage.ScriptPassed {
-			data := sig.Files[name+".out"]
-			if len(data) == 0 {
-				data = sig.Files[name]
-			}
-			if err := s.takeInventory(tx, n, r, data); err != nil {
-				return err
-			}
-		}
-		if err := tx.SaveScriptResult(r); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // takeInventory applies an inventory as a whole or not at all; one that cannot be used fails its script, and so the commissioning.

@@ -102,7 +102,7 @@ func (b *snapshotBuilder) shared(rackSystemID string) error {
 	b.domains = map[int64]string{}
 	for _, d := range domains {
 		b.domains[d.ID] = d.Name
-		if d.ID == storage.DefaultDomainID {
+		if d.IsDefault {
 			b.out.Domain = d.Name
 		}
 	}
@@ -299,6 +299,15 @@ func (b *snapshotBuilder) subnets(rack storage.Node, dns, ntp []string) error {
 			}
 		}
 		b.out.Subnets = append(b.out.Subnets, sn)
+	}
+	fixed, err := tx.FixedAddresses()
+	if err != nil {
+		return err
+	}
+	for _, f := range fixed {
+		if slices.ContainsFunc(b.out.Subnets, func(s api.SnapSubnet) bool { return s.ID == f.SubnetID }) {
+			b.out.Fixed = append(b.out.Fixed, api.SnapFixed{MAC: f.MAC, Address: f.IP.String()})
+		}
 	}
 	return nil
 }

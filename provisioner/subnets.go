@@ -263,6 +263,24 @@ func fits(tx *storage.Tx, x storage.Subnet) error {
 			return FieldError("cidr", "The IP range %s-%s does not lie in %s.", r.StartIP, r.EndIP, x.CIDR)
 		}
 	}
+	reserved, err := tx.ReservedIPs([]int64{x.ID})
+	if err != nil {
+		return err
+	}
+	for _, r := range reserved {
+		if outside(r.IP) {
+			return FieldError("cidr", "The reserved IP %s does not lie in %s.", r.IP, x.CIDR)
+		}
+	}
+	routes, err := tx.StaticRoutes()
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.SourceID == x.ID && outside(r.GatewayIP) {
+			return FieldError("cidr", "The gateway %s of a static route does not lie in %s.", r.GatewayIP, x.CIDR)
+		}
+	}
 	addrs, err := tx.SubnetLinks(x.ID)
 	if err != nil {
 		return err
@@ -472,6 +490,13 @@ type SubnetAddress struct {
 	storage.IPAddress
 	Username string
 	Node     *storage.AddressUser
+	Names    []SubnetAddressName // in DNS
+}
+
+// SubnetAddressName is a DNS resource that leads to an address.
+type SubnetAddressName struct {
+	ID           int64
+	Name, Domain string
 }
 
 // SubnetAddresses lists the addresses in use in a subnet. What belongs to machines that the caller may not see has no summary.
@@ -487,11 +512,15 @@ func (s *Service) SubnetAddresses(ctx context.Context, spec string) (out []Subne
 		if err != nil {
 			return err
 		}
+		names, err := addressNames(tx)
+		if err != nil {
+			return err
+		}
 		for _, a := range addrs {
-			x := SubnetAddress{IPAddress: a.IPAddress}
+			x := SubnetAddress{IPAddress: a.IPAddress, Names: names[a.ID]}
 			if n, ok := users[a.ID]; ok {
 				x.Username = n.Username
-				if n.SystemID != "" && (actor.Admin || n.OwnerID == nil || *n.OwnerID == actor.User.ID) {
+				if n.SystemID != "" && actor.seesMachine(n.OwnerID, n.PoolID) {
 					x.Node = &n
 				}
 			}
@@ -500,4 +529,34 @@ func (s *Service) SubnetAddresses(ctx context.Context, spec string) (out []Subne
 		return nil
 	})
 	return out, err
+}
+
+// addressNames returns the DNS resources that lead to addresses, by address id.
+func addressNames(tx *storage.Tx) (map[int64][]SubnetAddressName, error) {
+	resources, err := tx.DNSResources()
+	if err != nil {
+		return nil, err
+	}
+	domains, err := tx.Domains()
+	if err != nil {
+		return nil, err
+	}
+	domainOf, ids := map[int64]string{}, []int64{}
+	for _, d := range domains {
+		domainOf[d.ID] = d.Name
+	}
+	for _, r := range resources {
+		ids = append(ids, r.ID)
+	}
+	leads, err := tx.DNSAddresses(ids)
+	if err != nil {
+		return nil, err
+	}
+	out := map[int64][]SubnetAddressName{}
+	for _, r := range resources {
+		for _, a := range leads[r.ID] {
+			out[a.ID] = append(out[a.ID], SubnetAddressName{ID: r.ID, Name: r.Name, Domain: domainOf[r.DomainID]})
+		}
+	}
+	return out, nil
 }

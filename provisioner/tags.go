@@ -31,15 +31,12 @@ func (in TagInput) apply(t *storage.Tag) error {
 	definition := strings.TrimSpace(deref(in.Definition, t.Definition))
 	changed := definition != t.Definition
 	if definition != "" && changed {
-		if why := badXPath(definition); why != "" {
+		if why := definitionProblem(definition); why != "" {
 			f.add("definition", "Invalid xpath expression: %s", why)
 		}
 	}
 	if len(f) > 0 {
 		return f.err()
-	}
-	if definition != "" && changed {
-		return Errorf(Unbuilt, "Tags with a definition are not built yet: leave definition empty and choose the machines with op=update_nodes.")
 	}
 	t.Definition = definition
 	return nil
@@ -47,56 +44,6 @@ func (in TagInput) apply(t *storage.Tag) error {
 
 // kernelOptsPattern keeps what ends in a boot file to one line of printable text.
 var kernelOptsPattern = regexp.MustCompile(`^[[:print:]]*$`)
-
-var xpathAxis = regexp.MustCompile(`([A-Za-z-]+)\s*::`)
-
-// badXPath says what is wrong with an XPath expression on its surface: brackets, quotes, axes. It returns "" when nothing is.
-func badXPath(expr string) string {
-	var stack []rune
-	var quote rune
-	for _, r := range expr {
-		switch {
-		case quote != 0:
-			if r == quote {
-				quote = 0
-			}
-		case r == '\'' || r == '"':
-			quote = r
-		case r == '(':
-			stack = append(stack, ')')
-		case r == '[':
-			stack = append(stack, ']')
-		case r == ')' || r == ']':
-			if len(stack) == 0 || stack[len(stack)-1] != r {
-				return "unbalanced " + string(r)
-			}
-			stack = stack[:len(stack)-1]
-		case r < ' ' && r != '\t' && r != '\n' && r != '\r':
-			return "control character"
-		}
-	}
-	if quote != 0 {
-		return "unterminated literal"
-	}
-	if len(stack) > 0 {
-		return "missing " + string(stack[len(stack)-1])
-	}
-	for _, m := range xpathAxis.FindAllStringSubmatch(expr, -1) {
-		switch m[1] {
-		case "ancestor", "ancestor-or-self", "attribute", "child", "descendant", "descendant-or-self", "following",
-			"following-sibling", "namespace", "parent", "preceding", "preceding-sibling", "self":
-		default:
-			return "unknown axis " + m[1]
-		}
-	}
-	switch expr[len(expr)-1] {
-	case '/', '|', '=', '+', '<', '>', '@', ',', ':':
-		if expr != "/" {
-			return "unfinished"
-		}
-	}
-	return ""
-}
 
 // Tags returns all tags by name.
 func (s *Service) Tags(ctx context.Context) (out []storage.Tag, err error) {
@@ -132,7 +79,10 @@ func (s *Service) CreateTag(ctx context.Context, in TagInput) (t storage.Tag, er
 		if err := in.apply(&t); err != nil {
 			return err
 		}
-		return taken("Tag", "name", "Name", tx.InsertTag(&t))
+		if err := taken("Tag", "name", "Name", tx.InsertTag(&t)); err != nil || t.Definition == "" {
+			return err
+		}
+		return s.enqueueTag(tx, &t)
 	})
 	return t, err
 }
@@ -146,12 +96,17 @@ func (s *Service) UpdateTag(ctx context.Context, name string, in TagInput) (t st
 		if t, err = tx.TagByName(name); err != nil {
 			return found("Tag", err)
 		}
-		opts := t.KernelOpts
+		opts, definition := t.KernelOpts, t.Definition
 		if err := in.apply(&t); err != nil {
 			return err
 		}
 		if err := tx.UpdateTag(&t); err != nil {
 			return taken("Tag", "name", "Name", err)
+		}
+		if t.Definition != "" && t.Definition != definition {
+			if err := s.enqueueTag(tx, &t); err != nil {
+				return err
+			}
 		}
 		if t.KernelOpts == opts {
 			return nil
@@ -233,10 +188,19 @@ func (s *Service) UpdateTagNodes(ctx context.Context, name string, add, remove [
 	return added, removed, err
 }
 
-// RebuildTag evaluates a tag's definition again. A tag without one keeps its machines.
-func (s *Service) RebuildTag(ctx context.Context, name string) (storage.Tag, error) {
+// RebuildTag has a tag's definition evaluated again, by a job. A tag without one keeps its machines.
+func (s *Service) RebuildTag(ctx context.Context, name string) (t storage.Tag, err error) {
 	if _, err := needPermission(ctx, "can_edit_global_entities"); err != nil {
-		return storage.Tag{}, err
+		return t, err
 	}
-	return s.Tag(ctx, name)
+	err = s.DB.Write(ctx, func(tx *storage.Tx) error {
+		if t, err = tx.TagByName(name); err != nil {
+			return found("Tag", err)
+		}
+		if t.Definition == "" {
+			return nil
+		}
+		return s.enqueueTag(tx, &t)
+	})
+	return t, err
 }

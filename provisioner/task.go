@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/netip"
 	"path"
 	"strings"
 
@@ -94,7 +93,12 @@ func (s *Service) Task(ctx context.Context, nodeID int64, metadataURL string) (a
 		t = api.Task{SystemID: n.SystemID, Hostname: n.Hostname, Then: "poweroff"}
 		switch n.Status {
 		case storage.StatusCommissioning, storage.StatusTesting:
-			t.Step = api.TaskCommission
+			if t.Step = api.TaskCommission; n.Status == storage.StatusTesting {
+				t.Step = api.TaskTest
+				if n.PreviousStatus == storage.StatusDeployed { // back to the system that it interrupted
+					t.Then = "reboot"
+				}
+			}
 			if hasFlag(&n, flagEnableSSH) {
 				t.Then = "stay"
 			}
@@ -204,11 +208,11 @@ func (s *Service) installPlan(tx *storage.Tx, n *storage.Node, image storage.Ima
 	if err != nil {
 		return api.InstallPlan{}, err
 	}
-	for _, i := range b.Interfaces {
-		if i.Type == "physical" && i.Interface.Enabled {
-			in.NICs = append(in.NICs, layoutNIC(b, i, strings.Fields(strings.ReplaceAll(upstream, ",", " "))))
-		}
+	routes, err := tx.StaticRoutes()
+	if err != nil {
+		return api.InstallPlan{}, err
 	}
+	in.NICs = layoutNICs(b, routes, strings.Fields(strings.ReplaceAll(upstream, ",", " ")))
 	global, err := s.settingText(tx, "kernel_opts", "")
 	if err != nil {
 		return api.InstallPlan{}, err
@@ -226,84 +230,11 @@ func layoutPartition(p *storage.PartitionBundle) layout.Partition {
 	if f := p.Filesystem; f != nil {
 		out.FSType = f.Fstype
 		out.FSUUID, out.Label, out.MountPoint, out.Options = deref(f.UUID, ""), deref(f.Label, ""), deref(f.MountPoint, ""), deref(f.MountOptions, "")
+		if fat := f.Fstype == "fat32" || f.Fstype == "vfat"; fat && !layout.IsVolumeID(out.FSUUID) {
+			out.FSUUID = layout.VolumeID(out.FSUUID) // FAT has no room for a UUID
+		}
 	}
 	return out
-}
-
-func layoutNIC(b *storage.Bundle, i *storage.InterfaceBundle, upstream []string) layout.NIC {
-	nic := layout.NIC{Name: i.Name, MAC: i.MACAddress, Boot: b.Node.BootInterfaceID != nil && *b.Node.BootInterfaceID == i.ID}
-	if i.VLANID != nil {
-		if v := b.Cat.VLANs[*i.VLANID]; v != nil {
-			nic.MTU = int(v.MTU)
-		}
-	}
-	for _, l := range i.Links {
-		if l.AllocType == storage.AllocDiscovered {
-			continue
-		}
-		link := layout.Link{DHCP: l.AllocType == storage.AllocDHCP, Default: l.DefaultGateway}
-		if l.SubnetID != nil {
-			if sn := b.Cat.Subnets[*l.SubnetID]; sn != nil {
-				link.IPv6 = sn.FirstIP.Is6()
-				if prefix, err := netip.ParsePrefix(sn.CIDR); err == nil && l.IP.IsValid() {
-					link.Address = netip.PrefixFrom(l.IP, prefix.Bits())
-				}
-				if sn.GatewayIP != nil {
-					link.Gateway, _ = netip.ParseAddr(*sn.GatewayIP)
-				}
-				if link.DNS = sn.DNSServers; len(link.DNS) == 0 {
-					link.DNS = upstream
-				}
-			}
-		}
-		nic.Links = append(nic.Links, link)
-	}
-	return nic
-}
-
-// defaultLayout replaces a machine's storage by the flat layout on its boot disk. A machine without a fitting disk has none after.
-func (s *Service) defaultLayout(tx *storage.Tx, n *storage.Node) error {
-	if err := tx.ClearStorageLayout(n.ID); err != nil {
-		return err
-	}
-	disks, err := tx.BlockDevices(n.ID)
-	if err != nil {
-		return err
-	}
-	b := &storage.Bundle{Node: *n}
-	for i := range disks {
-		b.Disks = append(b.Disks, &storage.DiskBundle{BlockDevice: disks[i]})
-	}
-	boot := bootDisk(b)
-	if boot == nil {
-		return nil
-	}
-	firmware := layout.BIOS
-	if isUEFI(n) {
-		firmware = layout.UEFI
-	}
-	arch, _, _ := strings.Cut(n.Architecture, "/")
-	parts, err := layout.Flat(boot.Size, firmware, arch, newUUID)
-	if err != nil {
-		s.Log.Info("no storage layout", "system_id", n.SystemID, "reason", err.Error())
-		return nil
-	}
-	boot.PartitionTable = "GPT"
-	if err := tx.UpdateBlockDevice(&boot.BlockDevice); err != nil {
-		return err
-	}
-	for _, p := range parts {
-		row := storage.Partition{BlockDeviceID: boot.ID, Number: int64(p.Number), UUID: p.UUID, Size: p.Size, Bootable: p.Bootable, Flag: p.Flag}
-		if err := tx.InsertPartition(&row); err != nil {
-			return err
-		}
-		label, uuid, mount := p.Label, p.FSUUID, p.MountPoint
-		if err := tx.InsertFilesystem(&storage.Filesystem{NodeID: n.ID, PartitionID: &row.ID, Fstype: p.FSType, Label: &label, UUID: &uuid,
-			MountPoint: &mount}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func newUUID() string {

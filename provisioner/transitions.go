@@ -132,6 +132,9 @@ func (s *Service) transition(tx *storage.Tx, n *storage.Node, to storage.NodeSta
 	if err := tx.UpdateNodeFrom(&next, from, owner); err != nil {
 		return err
 	}
+	if err := s.lendStorage(tx, n.ID, from, to); err != nil {
+		return err
+	}
 	if o.newBoot || !sameOwner(owner, next.OwnerID) {
 		// The machine's credentials belong to its life under one owner, and to one installation in it: an agent of an older boot
 		// must not report the end of work that it did not do.
@@ -157,6 +160,18 @@ func (s *Service) transition(tx *storage.Tx, n *storage.Node, to storage.NodeSta
 		return nil
 	}
 	return s.requeryPower(tx, n, requeryDelay)
+}
+
+// lendStorage gives whoever gets a machine file systems of their own to change, and takes them back when the machine is free again.
+func (s *Service) lendStorage(tx *storage.Tx, nodeID int64, from, to storage.NodeStatus) error {
+	switch {
+	case from == to:
+	case storage.AllocatedStorage(to) && !storage.AllocatedStorage(from): // a Broken machine still has what it had
+		return tx.AcquireFilesystems(nodeID)
+	case in(to, storage.StatusNew, storage.StatusCommissioning, storage.StatusFailedCommissioning, storage.StatusReady):
+		return tx.ReleaseFilesystems(nodeID)
+	}
+	return nil
 }
 
 // isOnWire lists the changes after which the machine switches itself on or off, so that its power state must be asked for again.

@@ -98,7 +98,7 @@ func (in VLANInput) apply(tx *storage.Tx, c *storage.Catalogue, v *storage.VLAN)
 		}
 	}
 	for _, o := range c.VLANs {
-		if o.ID != v.ID && o.FabricID == v.FabricID && o.VID == v.VID {
+		if o.ID != v.ID && o.FabricID == v.FabricID && o.VID == v.VID && (in.VID != nil || !create) {
 			f.add("vid", "A VLAN with the specified VID already exists in the destination fabric.")
 			break
 		}

@@ -8,8 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
-	"sort"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -25,7 +24,7 @@ const (
 	endReserve   = 1 * MiB
 	biosGrubSize = 1 * MiB
 	efiSize      = 512 * MiB
-	minRoot      = 512 * MiB // less cannot hold a system; MAAS's own layouts want 3 GiB, small lab disks have less
+	smallestRoot = 512 * MiB // less cannot hold a system; MAAS's own layouts want 3 GiB, small lab disks have less
 )
 
 // Firmware kinds.
@@ -48,32 +47,6 @@ type Partition struct {
 	Options    string
 }
 
-// Flat is MAAS's flat layout of a boot disk with a GPT: an EFI system partition where the firmware is UEFI, and a root file system
-// over the rest. The partition that holds GRUB's core on BIOS machines is not modelled: numbers begin at 2 there, and Plan adds
-// it. newUUID makes identifiers.
-func Flat(size int64, firmware, arch string, newUUID func() string) ([]Partition, error) {
-	extra := int64(0)
-	if arch == "amd64" && firmware != UEFI {
-		extra = biosGrubSize
-	}
-	usable := floor(size - tableOffset - endReserve - extra)
-	var out []Partition
-	next := 1
-	if firmware == UEFI && arch != "ppc64el" {
-		id := newUUID()
-		out = append(out, Partition{Number: 1, Size: efiSize, UUID: newUUID(), Flag: "boot", Bootable: true, FSType: "fat32",
-			FSUUID: VolumeID(id), Label: "efi", MountPoint: "/boot/efi"})
-		usable -= efiSize
-		next = 2
-	} else if arch == "amd64" || arch == "ppc64el" {
-		next = 2
-	}
-	if usable < minRoot {
-		return nil, fmt.Errorf("a disk of %d bytes is too small for the flat layout", size)
-	}
-	return append(out, Partition{Number: next, Size: usable, UUID: newUUID(), Bootable: firmware != UEFI, FSType: "ext4", FSUUID: newUUID(), Label: "root", MountPoint: "/"}), nil
-}
-
 func floor(n int64) int64 { return n / Align * Align }
 
 // VolumeID is the identifier of a FAT file system, XXXX-XXXX, made of a UUID.
@@ -81,6 +54,11 @@ func VolumeID(uuid string) string {
 	sum := sha256.Sum256([]byte(uuid))
 	return fmt.Sprintf("%02X%02X-%02X%02X", sum[0], sum[1], sum[2], sum[3])
 }
+
+var volumeIDText = regexp.MustCompile(`^[0-9A-F]{4}-[0-9A-F]{4}$`)
+
+// IsVolumeID says whether a text is the identifier of a FAT file system.
+func IsVolumeID(text string) bool { return volumeIDText.MatchString(text) }
 
 // derivedUUID is a UUID that follows from another: the same plan, asked for twice, names the same partitions.
 func derivedUUID(from, what string) string {
@@ -94,25 +72,6 @@ type Disk struct {
 	ID         api.DiskID
 	Boot       bool
 	Partitions []Partition
-}
-
-// Link is an address of an interface.
-type Link struct {
-	Address netip.Prefix // with the prefix length of its subnet; invalid for DHCP and link-up
-	DHCP    bool
-	IPv6    bool // of a DHCP link
-	Gateway netip.Addr
-	Default bool // this link's gateway was chosen as the default one
-	DNS     []string
-}
-
-// NIC is a physical interface.
-type NIC struct {
-	Name  string
-	MAC   string
-	MTU   int
-	Boot  bool // its gateway is preferred
-	Links []Link
 }
 
 // Credentials are a machine's own, for the metadata service.
@@ -179,96 +138,6 @@ func Plan(in Input) (api.InstallPlan, error) {
 	}
 	p.Seed, err = seed(in)
 	return p, err
-}
-
-// Netplan is the network in netplan's version 2, interfaces matched by MAC address, with one default gateway a family: the chosen
-// one, else that of the boot interface, else the first.
-func Netplan(nics []NIC, search []string) (map[string]any, error) {
-	ethernets := map[string]any{}
-	gateway := map[bool]netip.Addr{}
-	rank := map[bool]int{}
-	for _, n := range nics {
-		for _, l := range n.Links {
-			if !l.Gateway.IsValid() || !l.Address.IsValid() {
-				continue
-			}
-			score := 1
-			if n.Boot {
-				score = 2
-			}
-			if l.Default {
-				score = 3
-			}
-			if v6 := l.Gateway.Is6(); score > rank[v6] {
-				rank[v6], gateway[v6] = score, l.Gateway
-			}
-		}
-	}
-	sorted := slices.Clone(nics)
-	sort.SliceStable(sorted, func(i, j int) bool { return sorted[i].Name < sorted[j].Name })
-	used := map[bool]bool{}
-	for _, n := range sorted {
-		if n.Name == "" || n.MAC == "" {
-			return nil, errors.New("an interface without a name or address")
-		}
-		e := map[string]any{"match": map[string]any{"macaddress": n.MAC}, "set-name": n.Name}
-		if n.MTU > 0 {
-			e["mtu"] = n.MTU
-		}
-		var addresses, dns, routes []any
-		for _, l := range n.Links {
-			if l.DHCP {
-				if l.IPv6 {
-					e["dhcp6"] = true
-				} else {
-					e["dhcp4"] = true
-				}
-				continue
-			}
-			if !l.Address.IsValid() {
-				continue
-			}
-			addresses = append(addresses, l.Address.String())
-			for _, d := range l.DNS {
-				if !slices.Contains(dns, any(d)) {
-					dns = append(dns, d)
-				}
-			}
-			if v6 := l.Address.Addr().Is6(); l.Gateway.IsValid() && l.Gateway == gateway[v6] && !used[v6] {
-				used[v6] = true
-				to := "0.0.0.0/0"
-				if v6 {
-					to = "::/0"
-				}
-				routes = append(routes, map[string]any{"to": to, "via": l.Gateway.String()})
-			}
-		}
-		if addresses != nil {
-			e["addresses"] = addresses
-		} else if e["dhcp4"] == nil && e["dhcp6"] == nil {
-			e["optional"] = true // up, without an address: the boot does not wait for it
-		}
-		if routes != nil {
-			e["routes"] = routes
-		}
-		if dns != nil {
-			ns := map[string]any{"addresses": dns}
-			if len(search) > 0 {
-				ns["search"] = anys(search)
-			}
-			e["nameservers"] = ns
-		}
-		ethernets[n.Name] = e
-	}
-	return map[string]any{"version": 2, "ethernets": ethernets}, nil
-}
-
-func anys(in []string) []any {
-	out := make([]any, len(in))
-	for i, s := range in {
-		out[i] = s
-	}
-	return out
 }
 
 type maasDatasource struct {
