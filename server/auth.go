@@ -73,7 +73,9 @@ func (s *Server) authenticate(c echo.Context, op *api.Operation) (context.Contex
 			return s.withoutCredentials(ctx, actor, op)
 		}
 	}
-	actor.User, actor.Admin, actor.Anonymous = u, u.IsSuperuser, false
+	if actor, err = s.P.ActorOf(ctx, actor, u); err != nil {
+		return nil, err
+	}
 	return provisioner.WithActor(ctx, actor), nil
 }
 

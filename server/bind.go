@@ -151,6 +151,11 @@ func (b *binder) bind(v reflect.Value, in *api.Input, q *request) error {
 
 // missing notes an absent parameter: in fields where the operation answers field errors, else as the error itself.
 func (b *binder) missing(fields map[string][]string, name string) error {
+	for _, p := range b.op.Params {
+		if p.Name == name && p.Missing != "" {
+			return badRequest(p.Missing)
+		}
+	}
 	if !b.op.FieldErrors {
 		return badRequest("No provided " + name + "!")
 	}

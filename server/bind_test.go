@@ -189,7 +189,7 @@ func TestBindMultipartBase64(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := p.(*api.NodeScriptsCreateParams)
-	if got.Name != "probe" || !reflect.DeepEqual(got.Tags, []string{"a", "b"}) || got.Script == nil || string(got.Script.Content) != long || got.Script.Name != "probe.sh" {
+	if got.Name == nil || *got.Name != "probe" || !reflect.DeepEqual(got.Tags, []string{"a", "b"}) || got.Script == nil || string(got.Script.Content) != long || got.Script.Name != "probe.sh" {
 		t.Errorf("bound %+v, script %+v", got, got.Script)
 	}
 	if len(got.Files) != 1 {

@@ -79,9 +79,16 @@ func lenientUnescape(s string) string {
 }
 
 func mediaType(req *http.Request) (string, map[string]string) {
-	t, params, err := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	text := req.Header.Get("Content-Type")
+	t, params, err := mime.ParseMediaType(text)
 	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
 		return "", nil
+	}
+	if t == "multipart/form-data" && params["boundary"] == "" {
+		// Python's boundaries begin with "=", and not every client puts them in quotes as they must be.
+		_, boundary, _ := strings.Cut(text, "boundary=")
+		boundary, _, _ = strings.Cut(boundary, ";")
+		params = map[string]string{"boundary": strings.Trim(strings.TrimSpace(boundary), `"`)}
 	}
 	return t, params
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/ingot-metal/ingot/api"
+	"github.com/ingot-metal/ingot/provisioner"
 	"github.com/ingot-metal/ingot/server/oapi"
 )
 
@@ -19,6 +20,12 @@ func (s *Server) MaasGetConfig(ctx context.Context, p api.MaasGetConfigParams) (
 
 // MaasSetConfig changes a setting.
 func (s *Server) MaasSetConfig(ctx context.Context, p api.MaasSetConfigParams) (oapi.Response, error) {
+	if err := provisioner.Need(ctx, "can_edit_configurations"); err == nil && p.Name == "" {
+		return oapi.Response{}, badRequest("Invalid name: Please enter a value")
+	}
+	if p.Name == "" {
+		return oapi.Response{}, badRequest("Invalid name: Please enter a value")
+	}
 	if err := s.P.SetConfig(ctx, p.Name, p.Value); err != nil {
 		return oapi.Response{}, err
 	}

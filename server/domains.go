@@ -19,19 +19,9 @@ func (s *Server) DomainsList(ctx context.Context, _ api.DomainsListParams) (oapi
 	return oapi.JSON(http.StatusOK, each(list, func(d storage.Domain) api.Domain { return renderDomain(d, nodes[d.ID]) }))
 }
 
-func forwardServers(servers *string) error {
-	if servers == nil || *servers == "" {
-		return nil
-	}
-	return provisioner.Errorf(provisioner.Unbuilt, "Domains with forward DNS servers are not built yet: leave forward_dns_servers out.")
-}
-
 // DomainsCreate makes a domain.
 func (s *Server) DomainsCreate(ctx context.Context, p api.DomainsCreateParams) (oapi.Response, error) {
-	if err := forwardServers(p.ForwardDNSServers); err != nil {
-		return oapi.Response{}, err
-	}
-	d, err := s.P.CreateDomain(ctx, provisioner.DomainInput{Name: &p.Name, Authoritative: p.Authoritative, TTL: p.TTL})
+	d, err := s.P.CreateDomain(ctx, provisioner.DomainInput{Name: &p.Name, Authoritative: p.Authoritative, TTL: p.TTL, Forward: p.ForwardDNSServers})
 	if err != nil {
 		return oapi.Response{}, err
 	}
@@ -49,10 +39,11 @@ func (s *Server) DomainRead(ctx context.Context, p api.DomainReadParams) (oapi.R
 
 // DomainUpdate changes a domain.
 func (s *Server) DomainUpdate(ctx context.Context, p api.DomainUpdateParams) (oapi.Response, error) {
-	if err := forwardServers(p.ForwardDNSServers); err != nil {
-		return oapi.Response{}, err
+	in := provisioner.DomainInput{Name: p.Name, Authoritative: p.Authoritative, TTL: p.TTL, ClearTTL: p.Blank("ttl"), Forward: p.ForwardDNSServers}
+	if p.Blank("forward_dns_servers") {
+		in.Forward = new(string)
 	}
-	d, err := s.P.UpdateDomain(ctx, p.ID, provisioner.DomainInput{Name: p.Name, Authoritative: p.Authoritative, TTL: p.TTL, ClearTTL: p.Blank("ttl")})
+	d, err := s.P.UpdateDomain(ctx, p.ID, in)
 	if err != nil {
 		return oapi.Response{}, err
 	}
@@ -65,4 +56,21 @@ func (s *Server) DomainDelete(ctx context.Context, p api.DomainDeleteParams) (oa
 		return oapi.Response{}, err
 	}
 	return oapi.NoContent()
+}
+
+// DomainSetDefault makes a domain the one that new nodes are in.
+func (s *Server) DomainSetDefault(ctx context.Context, p api.DomainSetDefaultParams) (oapi.Response, error) {
+	d, err := s.P.SetDefaultDomain(ctx, p.ID)
+	if err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.JSON(http.StatusOK, renderDomain(d, 0))
+}
+
+// DomainsSetSerial writes the serial number that DNS zones get next.
+func (s *Server) DomainsSetSerial(ctx context.Context, p api.DomainsSetSerialParams) (oapi.Response, error) {
+	if err := s.P.SetZoneSerial(ctx, p.Serial); err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.Null()
 }

@@ -38,17 +38,58 @@ func (s *Server) InterfacesCreatePhysical(ctx context.Context, p api.InterfacesC
 		InterfaceSpeed: p.InterfaceSpeed, LinkSpeed: p.LinkSpeed, NUMANode: p.NUMANode}))
 }
 
+// parents are the ids of the interfaces below: of one parent, or of several; nil when neither was sent.
+func parents(in *api.Input, one *int64, several []string) ([]string, error) {
+	if one != nil && len(several) > 0 {
+		return nil, provisioner.Errorf(provisioner.Invalid, "Cannot specify both parent and parents fields.")
+	}
+	if one != nil {
+		return []string{itoa(*one)}, nil
+	}
+	return sent(in, "parents", several), nil
+}
+
+// InterfacesCreateBond puts a bond on interfaces of a machine.
+func (s *Server) InterfacesCreateBond(ctx context.Context, p api.InterfacesCreateBondParams) (oapi.Response, error) {
+	return oneInterface(s.P.CreateBond(ctx, p.SystemID, provisioner.InterfaceInput{Name: p.Name, MACAddress: p.MACAddress,
+		Tags: sent(&p.Input, "tags", p.Tags), VLAN: p.VLAN, MTU: p.MTU, AcceptRA: p.AcceptRa, Parents: sent(&p.Input, "parents", p.Parents),
+		NICParams: provisioner.NICParams{BondMode: p.BondMode, BondMiimon: p.BondMiimon, BondDowndelay: p.BondDowndelay, BondUpdelay: p.BondUpdelay,
+			BondLACPRate: p.BondLacpRate, BondXmitHashPolicy: p.BondXmitHashPolicy, BondNumGratARP: p.BondNumGratArp}}))
+}
+
+// InterfacesCreateBridge puts a bridge on interfaces of a machine.
+func (s *Server) InterfacesCreateBridge(ctx context.Context, p api.InterfacesCreateBridgeParams) (oapi.Response, error) {
+	below, err := parents(&p.Input, p.Parent, p.Parents)
+	if err != nil {
+		return oapi.Response{}, err
+	}
+	return oneInterface(s.P.CreateBridge(ctx, p.SystemID, provisioner.InterfaceInput{Name: p.Name, MACAddress: p.MACAddress,
+		Tags: sent(&p.Input, "tags", p.Tags), VLAN: p.VLAN, MTU: p.MTU, AcceptRA: p.AcceptRa, Parents: below,
+		NICParams: provisioner.NICParams{BridgeType: p.BridgeType, BridgeSTP: p.BridgeSTP, BridgeFD: p.BridgeFd}}))
+}
+
+// InterfacesCreateVlan puts an interface for a tagged VLAN on one of a machine's interfaces.
+func (s *Server) InterfacesCreateVlan(ctx context.Context, p api.InterfacesCreateVlanParams) (oapi.Response, error) {
+	below, err := parents(&p.Input, p.Parent, nil)
+	if err != nil {
+		return oapi.Response{}, err
+	}
+	return oneInterface(s.P.CreateVLANInterface(ctx, p.SystemID, provisioner.InterfaceInput{Name: p.Name, Tags: sent(&p.Input, "tags", p.Tags), VLAN: p.VLAN,
+		MTU: p.MTU, AcceptRA: p.AcceptRa, Parents: below}))
+}
+
 // InterfaceUpdate changes an interface.
 func (s *Server) InterfaceUpdate(ctx context.Context, p api.InterfaceUpdateParams) (oapi.Response, error) {
-	for _, key := range []string{"parents", "parent", "bond_mode", "bond_miimon", "bond_downdelay", "bond_updelay", "bond_lacp_rate", "bond_xmit_hash_policy",
-		"bond_num_grat_arp", "bridge_type", "bridge_stp", "bridge_fd"} {
-		if p.Has(key) && !p.Blank(key) {
-			return oapi.Response{}, provisioner.Errorf(provisioner.Unbuilt, "Bonds, bridges and VLAN interfaces are not built yet: %s cannot be set.", key)
-		}
+	below, err := parents(&p.Input, p.Parent, p.Parents)
+	if err != nil {
+		return oapi.Response{}, err
 	}
 	return oneInterface(s.P.UpdateInterface(ctx, p.SystemID, p.ID, provisioner.InterfaceInput{Name: p.Name, MACAddress: p.MACAddress,
-		Tags: sent(&p.Input, "tags", p.Tags), VLAN: p.VLAN, MTU: p.MTU, ClearMTU: p.Blank("mtu"), AcceptRA: p.AcceptRa, Enabled: p.Enabled,
-		LinkConnected: p.LinkConnected, InterfaceSpeed: p.InterfaceSpeed, LinkSpeed: p.LinkSpeed, NUMANode: p.NUMANode}))
+		Tags: sent(&p.Input, "tags", p.Tags), VLAN: emptied(&p.Input, "vlan", p.VLAN), MTU: p.MTU, ClearMTU: p.Blank("mtu"), AcceptRA: p.AcceptRa,
+		Enabled: p.Enabled, LinkConnected: p.LinkConnected, InterfaceSpeed: p.InterfaceSpeed, LinkSpeed: p.LinkSpeed, NUMANode: p.NUMANode, Parents: below,
+		NICParams: provisioner.NICParams{BondMode: p.BondMode, BondMiimon: p.BondMiimon, BondDowndelay: p.BondDowndelay, BondUpdelay: p.BondUpdelay,
+			BondLACPRate: p.BondLacpRate, BondXmitHashPolicy: p.BondXmitHashPolicy, BondNumGratARP: p.BondNumGratArp, BridgeType: p.BridgeType,
+			BridgeSTP: p.BridgeSTP, BridgeFD: p.BridgeFd}}))
 }
 
 // InterfaceDelete removes an interface.

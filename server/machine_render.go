@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/json"
-	"fmt"
 
 	"github.com/ingot-metal/ingot/api"
 	"github.com/ingot-metal/ingot/provisioner"
@@ -12,36 +11,30 @@ import (
 var nodeTypeNames = map[int64]string{storage.NodeMachine: "Machine", storage.NodeDevice: "Device", storage.NodeRack: "Rack controller",
 	storage.NodeRegion: "Region controller", storage.NodeRegionRack: "Region and rack controller"}
 
-var scriptStatusNames = map[int64]string{-1: "Unknown", 0: "Pending", 1: "Running", 2: "Passed", 3: "Failed", 4: "Timed out", 5: "Aborted", 6: "Degraded",
-	7: "Installing dependencies", 8: "Failed installing dependencies", 9: "Skipped", 10: "Applying custom network configuration",
-	11: "Failed to apply custom network configuration"}
-
-// setStatus is the status of a whole script set: the first of these groups that is present.
+// setStatus is the status of a whole script set.
 func setStatus(s *storage.SetSummary) int64 {
-	if s == nil || len(s.Counts) == 0 {
+	if s == nil {
 		return -1
 	}
-	any := func(statuses ...int64) bool {
-		for _, st := range statuses {
-			if s.Counts[st] > 0 {
-				return true
-			}
-		}
-		return false
+	return provisioner.ScriptSetStatus(s.Counts)
+}
+
+// testStatus is how the tests of one kind of hardware stand, with its name.
+func testStatus(s *storage.SetSummary, hardware int64) (int64, string) {
+	st := int64(-1)
+	if s != nil {
+		st = provisioner.ScriptSetStatus(s.Hardware[hardware])
 	}
-	switch {
-	case any(1, 7, 10):
-		return 1
-	case any(0):
-		return 0
-	case any(5):
-		return 5
-	case any(3, 4, 8, 11):
-		return 3
-	case any(6):
-		return 6
+	return st, provisioner.ScriptStatusName(st)
+}
+
+// interfaceTestStatus is how the tests of single interfaces stand.
+func interfaceTestStatus(s *storage.SetSummary) (int64, string) {
+	st := int64(-1)
+	if s != nil {
+		st = provisioner.ScriptSetStatus(s.Interfaces)
 	}
-	return 2
+	return st, provisioner.ScriptStatusName(st)
 }
 
 func setID(s *storage.SetSummary) *int64 {
@@ -144,8 +137,7 @@ func (r *machineRenderer) machine(b *storage.Bundle) api.Machine {
 		Osystem: n.Osystem, DistroSeries: n.DistroSeries, EphemeralDeploy: n.EphemeralDeploy, Netboot: n.Netboot, CPUCount: n.CPUCount,
 		CPUSpeed: n.CPUSpeed, Memory: n.Memory, SwapSize: n.SwapSize, PowerType: n.PowerType, PowerState: n.PowerState,
 		BiosBootMethod: n.BIOSBootMethod, HardwareInfo: hardwareInfo(b.Metadata), TagNames: listOf(b.Tags), Zone: r.zone(c, n.ZoneID),
-		Pool: r.pool(c, n.PoolID), VolumeGroups: []api.Stub{}, Raids: []api.Stub{}, Bcaches: []api.Stub{}, CacheSets: []api.Stub{},
-		SpecialFilesystems: []api.Filesystem{}, EnableHWSync: n.EnableHWSync, DefaultGateways: defaultGateways(b), NumanodeSet: numaNodes(n.NUMA),
+		Pool: r.pool(c, n.PoolID), EnableHWSync: n.EnableHWSync, DefaultGateways: defaultGateways(b), NumanodeSet: numaNodes(n.NUMA),
 	}
 	if n.OwnerID != nil {
 		if name, ok := c.Users[*n.OwnerID]; ok {
@@ -159,9 +151,6 @@ func (r *machineRenderer) machine(b *storage.Bundle) api.Machine {
 	if b.Parent != "" {
 		uri := apiRoot + "machines/" + b.Parent + "/"
 		m.Parent = &api.Stub{SystemID: b.Parent, ResourceURI: &uri, Incomplete: true}
-	}
-	for _, f := range b.Special {
-		m.SpecialFilesystems = append(m.SpecialFilesystems, *renderFilesystem(&f))
 	}
 	m.IPAddresses = ipAddresses(b)
 	m.InterfaceSet = make([]api.Interface, len(b.Interfaces))
@@ -177,84 +166,14 @@ func (r *machineRenderer) machine(b *storage.Bundle) api.Machine {
 	m.CurrentCommissioningResultID, m.CurrentTestingResultID = setID(b.Sets[storage.SetCommissioning]), setID(testing)
 	m.CurrentInstallationResultID = setID(b.Sets[storage.SetInstallation])
 	m.CommissioningStatus, m.TestingStatus = setStatus(b.Sets[storage.SetCommissioning]), setStatus(testing)
-	m.CommissioningStatusName, m.TestingStatusName = scriptStatusNames[m.CommissioningStatus], scriptStatusNames[m.TestingStatus]
-	// Results by hardware type need test scripts, which are not built yet.
-	const none = "Unknown"
-	m.CPUTestStatus, m.MemoryTestStatus, m.NetworkTestStatus, m.StorageTestStatus, m.OtherTestStatus, m.InterfaceTestStatus = -1, -1, -1, -1, -1, -1
-	m.CPUTestStatusName, m.MemoryTestStatusName, m.NetworkTestStatusName = none, none, none
-	m.StorageTestStatusName, m.OtherTestStatusName, m.InterfaceTestStatusName = none, none, none
+	m.CommissioningStatusName, m.TestingStatusName = provisioner.ScriptStatusName(m.CommissioningStatus), provisioner.ScriptStatusName(m.TestingStatus)
+	m.CPUTestStatus, m.CPUTestStatusName = testStatus(testing, provisioner.HardwareCPU)
+	m.MemoryTestStatus, m.MemoryTestStatusName = testStatus(testing, provisioner.HardwareMemory)
+	m.StorageTestStatus, m.StorageTestStatusName = testStatus(testing, provisioner.HardwareStorage)
+	m.NetworkTestStatus, m.NetworkTestStatusName = testStatus(testing, provisioner.HardwareNetwork)
+	m.OtherTestStatus, m.OtherTestStatusName = testStatus(testing, provisioner.HardwareNode)
+	m.InterfaceTestStatus, m.InterfaceTestStatusName = interfaceTestStatus(testing)
 	return m
-}
-
-// disks fills the storage fields. storage is in MB over the physical disks.
-func (r *machineRenderer) disks(b *storage.Bundle, m *api.Machine) {
-	m.BlockdeviceSet, m.PhysicalblockdeviceSet, m.VirtualblockdeviceSet = []api.BlockDevice{}, []api.BlockDevice{}, []api.BlockDevice{}
-	var total int64
-	boot := provisioner.BootDisk(b)
-	for _, d := range b.Disks {
-		rendered := renderBlockDevice(b.Node.SystemID, d)
-		m.BlockdeviceSet = append(m.BlockdeviceSet, rendered)
-		if d.Type == "physical" {
-			total += d.Size
-			m.PhysicalblockdeviceSet = append(m.PhysicalblockdeviceSet, rendered)
-		} else {
-			m.VirtualblockdeviceSet = append(m.VirtualblockdeviceSet, rendered)
-		}
-		if d == boot {
-			m.BootDisk = &rendered
-		}
-	}
-	m.Storage = float64(total) / 1e6
-}
-
-func renderFilesystem(f *storage.Filesystem) *api.Filesystem {
-	if f == nil {
-		return nil
-	}
-	uuid := f.UUID
-	if uuid == nil {
-		uuid = new(string) // clients want a string
-	}
-	return &api.Filesystem{Fstype: f.Fstype, Label: f.Label, UUID: uuid, MountPoint: f.MountPoint, MountOptions: f.MountOptions}
-}
-
-func usedFor(f *storage.Filesystem) string {
-	switch {
-	case f == nil:
-		return "Unused"
-	case f.MountPoint != nil && *f.MountPoint != "":
-		return fmt.Sprintf("%s formatted filesystem mounted at %s", f.Fstype, *f.MountPoint)
-	}
-	return fmt.Sprintf("Unmounted %s formatted filesystem", f.Fstype)
-}
-
-func renderBlockDevice(systemID string, d *storage.DiskBundle) api.BlockDevice {
-	uri := apiRoot + "nodes/" + systemID + "/blockdevices/" + itoa(d.ID) + "/"
-	path := "/dev/disk/by-dname/" + d.Name
-	out := api.BlockDevice{ResourceURI: uri, SystemID: systemID, ID: d.ID, Name: d.Name, Type: d.Type, Path: path, Model: d.Model, Serial: d.Serial,
-		IDPath: d.IDPath, UUID: d.UUID, Size: d.Size, BlockSize: d.BlockSize, Tags: listOf(d.Tags), Filesystem: renderFilesystem(d.Filesystem),
-		Partitions: make([]api.Partition, len(d.Partitions)), FirmwareVersion: d.FirmwareVersion, NUMANode: d.NUMANode, UsedFor: usedFor(d.Filesystem)}
-	if d.Filesystem != nil {
-		out.UsedSize = d.Size
-	}
-	if d.PartitionTable != "" {
-		out.PartitionTableType = &d.PartitionTable
-		out.UsedFor = fmt.Sprintf("%s partitioned with %d partition%s", d.PartitionTable, len(d.Partitions), map[bool]string{true: "", false: "s"}[len(d.Partitions) == 1])
-		// What alignment and the table itself take cannot be used either.
-		out.UsedSize = 5 << 20
-	}
-	for i, p := range d.Partitions {
-		out.UsedSize += p.Size
-		out.Partitions[i] = api.Partition{ResourceURI: uri + "partition/" + itoa(p.ID), SystemID: systemID, DeviceID: d.ID, ID: p.ID, UUID: &p.UUID,
-			Path: fmt.Sprintf("%s-part%d", path, p.Number), Type: "partition", Size: p.Size, Bootable: p.Bootable,
-			Filesystem: renderFilesystem(p.Filesystem), UsedFor: usedFor(p.Filesystem), Tags: listOf(p.Tags)}
-	}
-	out.UsedSize = min(out.UsedSize, d.Size)
-	out.AvailableSize = d.Size - out.UsedSize
-	if d.PartitionTable != "" {
-		out.AvailableSize = out.AvailableSize / (4 << 20) * (4 << 20)
-	}
-	return out
 }
 
 // ipAddresses are the addresses that were given, else those that were seen.

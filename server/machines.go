@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -75,7 +73,7 @@ func (s *Server) MachinesCreate(ctx context.Context, p api.MachinesCreateParams)
 		PowerParameters: powerParams(&p.Input), SkipPowerCheck: yes(p.PowerParametersSkipCheck), CPUCount: p.CPUCount, SwapSize: p.SwapSize,
 		Commission: p.Commission, Deployed: yes(p.Deployed), CommissionParams: provisioner.CommissionParams{EnableSSH: yes(p.EnableSSH),
 			SkipBMCConfig: yes(p.SkipBMCConfig), SkipNetworking: yes(p.SkipNetworking), SkipStorage: yes(p.SkipStorage),
-			CommissioningScripts: strings.Join(p.CommissioningScripts, ","), TestingScripts: strings.Join(p.TestingScripts, ",")}}
+			CommissioningScripts: p.CommissioningScripts, TestingScripts: p.TestingScripts}}
 	if p.Memory != nil {
 		memory := strconv.FormatInt(*p.Memory, 10)
 		spec.Memory = &memory
@@ -118,48 +116,6 @@ func (s *Server) MachinesAcceptAll(ctx context.Context, p api.MachinesAcceptAllP
 		return oapi.Response{}, err
 	}
 	return oapi.JSON(http.StatusOK, renderMachines(bundles))
-}
-
-// allocateOptions are the parameters of allocate that are no constraints.
-var allocateOptions = []string{"agent_name", "comment", "bridge_all", "bridge_type", "bridge_stp", "bridge_fd", "dry_run", "verbose",
-	"install_kvm", "install_rackd", "register_vmhost", "format", "callback"}
-
-// MachinesAllocate gives the caller a machine.
-func (s *Server) MachinesAllocate(ctx context.Context, p api.MachinesAllocateParams) (oapi.Response, error) {
-	for _, flag := range []string{"install_kvm", "install_rackd", "register_vmhost"} {
-		if v := strings.ToLower(p.Sent.Get(flag)); v != "" && v != "false" && v != "0" && v != "off" && v != "no" {
-			return oapi.Response{}, provisioner.Errorf(provisioner.Invalid, "Support for %s allocation parameter has been removed.", flag)
-		}
-	}
-	if t := text(p.BridgeType); t != "" && t != "standard" && t != "ovs" {
-		return oapi.Response{}, provisioner.Errorf(provisioner.Invalid, "Invalid bridge_type: Value must be one of: standard, ovs (not '%s')", t)
-	}
-	if yes(p.BridgeAll) {
-		return oapi.Response{}, provisioner.Errorf(provisioner.Unbuilt, "bridge_all is not built yet.")
-	}
-	explain := provisioner.ActorFrom(ctx).Explain
-	a, err := s.P.Allocate(ctx, provisioner.AllocateRequest{Constraints: pairs(&p.Input, allocateOptions...), AgentName: text(p.AgentName),
-		Comment: text(p.Comment), DryRun: yes(p.DryRun), Verbose: yes(p.Verbose), Explain: explain})
-	var none *provisioner.NoMatchError
-	if errors.As(err, &none) && explain {
-		body, jerr := json.MarshalIndent(struct {
-			Type     string                `json:"type"`
-			Title    string                `json:"title"`
-			Status   int                   `json:"status"`
-			Detail   string                `json:"detail"`
-			Machines []provisioner.Refusal `json:"machines"`
-		}{"about:blank", "No machine matches", http.StatusConflict, none.Error(), none.Refusals}, "", "    ")
-		if jerr != nil {
-			return oapi.Response{}, jerr
-		}
-		return oapi.Response{Status: http.StatusConflict, ContentType: "application/problem+json", Body: body}, nil
-	}
-	if err != nil {
-		return oapi.Response{}, err
-	}
-	m := renderMachine(a.Machine)
-	m.ConstraintsByType = &api.ConstraintsByType{}
-	return oapi.JSON(http.StatusOK, m)
 }
 
 // MachinesRelease gives machines back.
@@ -248,7 +204,7 @@ func (s *Server) MachineDeploy(ctx context.Context, p api.MachineDeployParams) (
 	}
 	return machine(s.P.Deploy(ctx, p.SystemID, provisioner.DeployRequest{DistroSeries: text(p.DistroSeries), HWEKernel: text(p.HWEKernel),
 		UserData: text(p.UserData), AgentName: text(p.AgentName), Comment: text(p.Comment), Ephemeral: yes(p.EphemeralDeploy),
-		EnableHWSync: yes(p.EnableHWSync), RemovedFlags: removed, BridgeAll: yes(p.BridgeAll)}))
+		EnableHWSync: yes(p.EnableHWSync), RemovedFlags: removed, Bridges: bridgeAll(p.BridgeAll, p.BridgeType, p.BridgeSTP, p.BridgeFd)}))
 }
 
 // MachineRelease gives a machine back.
@@ -260,8 +216,8 @@ func (s *Server) MachineRelease(ctx context.Context, p api.MachineReleaseParams)
 // MachineCommission inventories a machine anew.
 func (s *Server) MachineCommission(ctx context.Context, p api.MachineCommissionParams) (oapi.Response, error) {
 	return machine(s.P.Commission(ctx, p.SystemID, provisioner.CommissionParams{EnableSSH: yes(p.EnableSSH), SkipBMCConfig: yes(p.SkipBMCConfig),
-		SkipNetworking: yes(p.SkipNetworking), SkipStorage: yes(p.SkipStorage), CommissioningScripts: strings.Join(p.CommissioningScripts, ","),
-		TestingScripts: strings.Join(p.TestingScripts, ",")}))
+		SkipNetworking: yes(p.SkipNetworking), SkipStorage: yes(p.SkipStorage), CommissioningScripts: p.CommissioningScripts, TestingScripts: p.TestingScripts,
+		ScriptParams: scriptParams(&p.Input)}))
 }
 
 // MachineAbort ends what a machine is doing.
@@ -355,11 +311,34 @@ func (s *Server) MachineSetOwnerData(ctx context.Context, p api.MachineSetOwnerD
 }
 
 func (s *Server) setOwnerData(ctx context.Context, systemID string, in *api.Input) (oapi.Response, error) {
+	return machine(s.P.SetOwnerData(ctx, systemID, ownerData(in)))
+}
+
+// ownerData are the keys of a request, the last value of each.
+func ownerData(in *api.Input) map[string]string {
 	data := map[string]string{}
 	for k, v := range in.Sent {
 		if k != "op" && len(v) > 0 {
 			data[k] = v[len(v)-1]
 		}
 	}
-	return machine(s.P.SetOwnerData(ctx, systemID, data))
+	return data
+}
+
+// bridgeAll is what allocate and deploy are told of bridges on every interface. The delay is 0 here where create_bridge has 15.
+func bridgeAll(all *bool, kind *string, stp *bool, fd *int64) provisioner.BridgeAll {
+	if fd == nil {
+		fd = new(int64)
+	}
+	return provisioner.BridgeAll{Wanted: yes(all), Type: kind, STP: stp, FD: fd}
+}
+
+// MachineRestoreNetworkingConfiguration makes a machine's network what it was after commissioning.
+func (s *Server) MachineRestoreNetworkingConfiguration(ctx context.Context, p api.MachineRestoreNetworkingConfigurationParams) (oapi.Response, error) {
+	return machine(s.P.RestoreNetworking(ctx, p.SystemID))
+}
+
+// MachineRestoreDefaultConfiguration makes a machine's network and storage what they were after commissioning.
+func (s *Server) MachineRestoreDefaultConfiguration(ctx context.Context, p api.MachineRestoreDefaultConfigurationParams) (oapi.Response, error) {
+	return machine(s.P.RestoreDefaults(ctx, p.SystemID))
 }

@@ -46,7 +46,7 @@ func renderTag(t storage.Tag) api.Tag {
 // renderDomain renders a domain; records is the number of its resource records, 0 where it is not counted.
 func renderDomain(d storage.Domain, records int64) api.Domain {
 	return api.Domain{ResourceURI: apiRoot + "domains/" + itoa(d.ID) + "/", ID: d.ID, Name: d.Name, TTL: d.TTL,
-		Authoritative: d.Authoritative, IsDefault: d.ID == storage.DefaultDomainID, ResourceRecordCount: records}
+		Authoritative: d.Authoritative, IsDefault: d.IsDefault, ResourceRecordCount: records}
 }
 
 // vlanName is the name that the API shows: the text of the tag when nobody gave it one.
@@ -234,21 +234,21 @@ func renderInterface(c *storage.Catalogue, systemID string, b *storage.Interface
 		NUMANode: b.NUMANode, SRIOVMaxVf: b.SRIOVMaxVF,
 	}
 	if b.MACAddress != "" {
-		out.MACAddress = &b.MACAddress
+		mac := b.SpelledMAC()
+		out.MACAddress = &mac
 	}
 	if len(b.Params) > 0 {
 		_ = json.Unmarshal(b.Params, &out.Params) // the store holds nothing but objects; anything else shows as {}
 		if out.Params == nil {
 			out.Params = map[string]any{}
 		}
+		for k, v := range out.Params { // counts and times are whole numbers
+			if f, ok := v.(float64); ok && f == float64(int64(f)) {
+				out.Params[k] = int64(f)
+			}
+		}
 	}
-	out.EffectiveMTU = 1500
-	if out.VLAN != nil && out.VLAN.MTU > 0 {
-		out.EffectiveMTU = out.VLAN.MTU
-	}
-	if mtu, ok := out.Params["mtu"].(float64); ok && mtu > 0 {
-		out.EffectiveMTU = int64(mtu)
-	}
+	out.EffectiveMTU = b.EffectiveMTU(c)
 	var seen []map[string]any
 	for _, a := range b.Links {
 		if a.AllocType != storage.AllocDiscovered || !a.IP.IsValid() {

@@ -11,15 +11,17 @@ import (
 
 // NodesList lists nodes of every type, each rendered as its own: devices, machines, racks, regions.
 func (s *Server) NodesList(ctx context.Context, p api.NodesListParams) (oapi.Response, error) {
+	render, err := s.nodeRenderer(ctx)
+	if err != nil {
+		return oapi.Response{}, err
+	}
 	out := []any{}
 	for _, types := range [][]int64{{storage.NodeDevice}, {storage.NodeMachine}, {storage.NodeRack, storage.NodeRegionRack}, {storage.NodeRegion}} {
 		bundles, err := s.P.Machines(ctx, types, pairs(&p.Input))
 		if err != nil {
 			return oapi.Response{}, err
 		}
-		for _, b := range bundles {
-			out = append(out, renderNode(b))
-		}
+		out = append(out, each(bundles, render)...)
 	}
 	return oapi.JSON(http.StatusOK, out)
 }
@@ -30,7 +32,11 @@ func (s *Server) NodeRead(ctx context.Context, p api.NodeReadParams) (oapi.Respo
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, renderNode(b))
+	render, err := s.nodeRenderer(ctx)
+	if err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.JSON(http.StatusOK, render(b))
 }
 
 // NodeDelete removes a node.
@@ -59,15 +65,24 @@ func (s *Server) NodesSetZone(ctx context.Context, p api.NodesSetZoneParams) (oa
 	return oapi.Null()
 }
 
-// renderNode renders a node as its type.
-func renderNode(b *storage.Bundle) any {
-	switch b.Node.NodeType {
-	case storage.NodeMachine:
-		return renderMachine(b)
-	case storage.NodeDevice:
-		return renderDevice(b)
+// nodeRenderer answers a function that renders a node as its type.
+func (s *Server) nodeRenderer(ctx context.Context) (func(*storage.Bundle) any, error) {
+	addresses, err := s.P.RackAddresses(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return renderControllerNode(b)
+	now := s.P.Now()
+	return func(b *storage.Bundle) any {
+		switch b.Node.NodeType {
+		case storage.NodeMachine:
+			return renderMachine(b)
+		case storage.NodeDevice:
+			return renderDevice(b)
+		case storage.NodeRegion:
+			return renderRegion(b, addresses[b.Node.ID], now)
+		}
+		return renderRack(b, addresses[b.Node.ID], now)
+	}, nil
 }
 
 func renderDevice(b *storage.Bundle) api.Device {
@@ -76,20 +91,4 @@ func renderDevice(b *storage.Bundle) api.Device {
 		Description: m.Description, Domain: m.Domain, Owner: m.Owner, OwnerData: m.OwnerData, WorkloadAnnotations: m.WorkloadAnnotations,
 		Parent: orNull(b.Parent), TagNames: m.TagNames, IPAddresses: m.IPAddresses, InterfaceSet: m.InterfaceSet, Zone: m.Zone,
 		NodeType: m.NodeType, NodeTypeName: m.NodeTypeName}
-}
-
-func renderControllerNode(b *storage.Bundle) api.RackController {
-	m := renderMachine(b)
-	return api.RackController{ResourceURI: apiRoot + "rackcontrollers/" + m.SystemID + "/", SystemID: m.SystemID, Hostname: m.Hostname, FQDN: m.FQDN,
-		Description: m.Description, HardwareUUID: m.HardwareUUID, Domain: m.Domain, Architecture: m.Architecture, CPUCount: m.CPUCount,
-		CPUSpeed: m.CPUSpeed, Memory: m.Memory, SwapSize: m.SwapSize, Osystem: m.Osystem, DistroSeries: m.DistroSeries, PowerType: m.PowerType,
-		PowerState: m.PowerState, IPAddresses: m.IPAddresses, InterfaceSet: m.InterfaceSet, Zone: m.Zone, StatusAction: m.StatusAction,
-		NodeType: m.NodeType, NodeTypeName: m.NodeTypeName, ServiceSet: []api.Service{}, Version: orNull(b.Node.Version), HardwareInfo: m.HardwareInfo,
-		TagNames: m.TagNames, CurrentCommissioningResultID: m.CurrentCommissioningResultID, CurrentTestingResultID: m.CurrentTestingResultID,
-		CurrentInstallationResultID: m.CurrentInstallationResultID, CommissioningStatus: m.CommissioningStatus,
-		CommissioningStatusName: m.CommissioningStatusName, TestingStatus: m.TestingStatus, TestingStatusName: m.TestingStatusName,
-		CPUTestStatus: m.CPUTestStatus, CPUTestStatusName: m.CPUTestStatusName, MemoryTestStatus: m.MemoryTestStatus,
-		MemoryTestStatusName: m.MemoryTestStatusName, NetworkTestStatus: m.NetworkTestStatus, NetworkTestStatusName: m.NetworkTestStatusName,
-		StorageTestStatus: m.StorageTestStatus, StorageTestStatusName: m.StorageTestStatusName, OtherTestStatus: m.OtherTestStatus,
-		OtherTestStatusName: m.OtherTestStatusName, InterfaceTestStatus: m.InterfaceTestStatus, InterfaceTestStatusName: m.InterfaceTestStatusName}
 }

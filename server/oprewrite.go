@@ -246,19 +246,17 @@ func rawBody(h *api.Handler, req *http.Request) bool {
 	return false
 }
 
-// forUsers are the entitlements that every user has; the others belong to administrators.
-var forUsers = []string{"can_deploy_machines", "can_view_available_machines", "can_view_global_entities", "can_view_boot_entities"}
-
 // permitted is the check that needs no object: who may call the operation at all. The rules check again, and check the object.
 func permitted(op *api.Operation, a provisioner.Actor) error {
-	if a.Admin || a.Anonymous {
+	if a.Anonymous {
 		return nil
 	}
-	if name, ok := strings.CutPrefix(op.Permission, "perm:"); ok && !slices.Contains(forUsers, name) && !strings.HasSuffix(name, " view") {
+	if name, ok := strings.CutPrefix(op.Permission, "perm:can_"); ok && !a.Can("can_"+name) {
+		name = "can_" + name
 		return wireError{status: http.StatusForbidden,
 			text: "User does not have permission to perform this operation. The user should have permission '" + name + "'"}
 	}
-	if op.Permission == "admin" || op.Permission == "internal" {
+	if op.Permission == "admin" && !a.Admin || op.Permission == "internal" {
 		return wireError{status: http.StatusForbidden}
 	}
 	return nil

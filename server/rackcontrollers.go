@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ingot-metal/ingot/api"
+	"github.com/ingot-metal/ingot/provisioner"
 	"github.com/ingot-metal/ingot/provisioner/power"
 	"github.com/ingot-metal/ingot/server/oapi"
 	"github.com/ingot-metal/ingot/storage"
@@ -39,15 +40,18 @@ func renderRack(b *storage.Bundle, addresses []string, now time.Time) api.RackCo
 		NodeTypeName: nodeTypeNames[n.NodeType], Version: orNull(n.Version), HardwareInfo: hardwareInfo(b.Metadata), TagNames: listOf(b.Tags),
 		CurrentCommissioningResultID: setID(b.Sets[0]), CurrentTestingResultID: setID(b.Sets[2]), CurrentInstallationResultID: setID(b.Sets[1]),
 		CommissioningStatus: setStatus(b.Sets[0]), TestingStatus: setStatus(b.Sets[2]),
-		CPUTestStatus: -1, MemoryTestStatus: -1, NetworkTestStatus: -1, StorageTestStatus: -1, OtherTestStatus: -1, InterfaceTestStatus: -1,
 	}
 	for _, i := range b.Interfaces {
 		out.InterfaceSet = append(out.InterfaceSet, renderInterface(b.Cat, n.SystemID, i))
 	}
-	unknown := scriptStatusNames[-1]
-	out.CommissioningStatusName, out.TestingStatusName = scriptStatusNames[out.CommissioningStatus], scriptStatusNames[out.TestingStatus]
-	out.CPUTestStatusName, out.MemoryTestStatusName, out.NetworkTestStatusName = unknown, unknown, unknown
-	out.StorageTestStatusName, out.OtherTestStatusName, out.InterfaceTestStatusName = unknown, unknown, unknown
+	out.CommissioningStatusName, out.TestingStatusName = provisioner.ScriptStatusName(out.CommissioningStatus), provisioner.ScriptStatusName(out.TestingStatus)
+	testing := b.Sets[storage.SetTesting]
+	out.CPUTestStatus, out.CPUTestStatusName = testStatus(testing, provisioner.HardwareCPU)
+	out.MemoryTestStatus, out.MemoryTestStatusName = testStatus(testing, provisioner.HardwareMemory)
+	out.StorageTestStatus, out.StorageTestStatusName = testStatus(testing, provisioner.HardwareStorage)
+	out.NetworkTestStatus, out.NetworkTestStatusName = testStatus(testing, provisioner.HardwareNetwork)
+	out.OtherTestStatus, out.OtherTestStatusName = testStatus(testing, provisioner.HardwareNode)
+	out.InterfaceTestStatus, out.InterfaceTestStatusName = interfaceTestStatus(testing)
 	action := ""
 	if b.Event != nil {
 		action = b.Event.Action
@@ -164,6 +168,9 @@ func (s *Server) RegionControllersIsRegistered(ctx context.Context, p api.Region
 
 // RackControllersDescribePowerTypes lists the power drivers and their parameters.
 func (s *Server) RackControllersDescribePowerTypes(ctx context.Context, _ api.RackControllersDescribePowerTypesParams) (oapi.Response, error) {
+	if err := provisioner.Need(ctx, "can_view_controllers"); err != nil {
+		return oapi.Response{}, err
+	}
 	out := make([]api.PowerType, 0, len(s.P.Power))
 	for _, d := range s.P.Power {
 		out = append(out, renderPowerType(d.Describe()))

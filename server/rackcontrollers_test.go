@@ -37,7 +37,10 @@ func TestRackControllers(t *testing.T) {
 	}
 
 	var racks []api.RackController
-	e.User.Get("rackcontrollers/").Into(t, &racks)
+	if e.User.Get("rackcontrollers/").Into(t, &racks); len(racks) != 0 {
+		t.Errorf("a plain user sees the racks %+v", racks)
+	}
+	e.Admin.Get("rackcontrollers/").Into(t, &racks)
 	if len(racks) != 2 || racks[0].SystemID != rack.SystemID || racks[1].SystemID != both.SystemID {
 		t.Fatalf("racks %+v", racks)
 	}
@@ -50,12 +53,12 @@ func TestRackControllers(t *testing.T) {
 			t.Errorf("service %+v", s)
 		}
 	}
-	e.User.Get("rackcontrollers/?hostname=all-in-one").Into(t, &racks)
+	e.Admin.Get("rackcontrollers/?hostname=all-in-one").Into(t, &racks)
 	if len(racks) != 1 || racks[0].NodeTypeName != "Region and rack controller" {
 		t.Errorf("by host name: %+v", racks)
 	}
 	var regions []api.RegionController
-	e.User.Get("regioncontrollers/").Into(t, &regions)
+	e.Admin.Get("regioncontrollers/").Into(t, &regions)
 	if len(regions) != 2 || regions[1].SystemID != region.SystemID {
 		t.Errorf("regions %+v", regions)
 	}

@@ -147,6 +147,12 @@ func (s *Server) SubnetIpAddresses(ctx context.Context, p api.SubnetIpAddressesP
 			out.NodeSummary = map[string]any{"system_id": n.SystemID, "node_type": n.NodeType, "fqdn": n.Hostname + "." + n.Domain,
 				"hostname": n.Hostname, "is_container": false, "via": n.Interface}
 		}
+		if summaries && len(a.Names) > 0 {
+			records := each(a.Names, func(n provisioner.SubnetAddressName) map[string]any {
+				return map[string]any{"id": n.ID, "name": n.Name, "domain": n.Domain}
+			})
+			out.DNSRecords = &records
+		}
 		return out
 	}))
 }

@@ -95,7 +95,11 @@ func (s *Server) TagNodes(ctx context.Context, p api.TagNodesParams) (oapi.Respo
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, each(list, renderNode))
+	render, err := s.nodeRenderer(ctx)
+	if err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.JSON(http.StatusOK, each(list, render))
 }
 
 // TagDevices answers the devices that have a tag.
@@ -104,7 +108,7 @@ func (s *Server) TagDevices(ctx context.Context, p api.TagDevicesParams) (oapi.R
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, each(list, renderNode))
+	return oapi.JSON(http.StatusOK, each(list, renderDevice))
 }
 
 // TagRackControllers answers the racks that have a tag: administrators see them, users see none.
@@ -122,8 +126,12 @@ func (s *Server) taggedControllers(ctx context.Context, tag string, types ...int
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	if !provisioner.ActorFrom(ctx).Admin {
+	if !provisioner.ActorFrom(ctx).Can("can_view_controllers") {
 		list = nil
 	}
-	return oapi.JSON(http.StatusOK, each(list, renderNode))
+	render, err := s.nodeRenderer(ctx)
+	if err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.JSON(http.StatusOK, each(list, render))
 }

@@ -236,7 +236,7 @@ func (h *Handler) get(r *http.Request, n *storage.Node, parts []string, curtin b
 	case "user-data":
 		return h.userData(r, n, curtin)
 	case "maas-scripts":
-		return answer{status: http.StatusNoContent, contentType: plain}, nil // the agent brings its own
+		return h.scripts(ctx, n)
 	case "maas-commissioning-scripts":
 		return answer{}, errNotFound
 	case "ingot-task":
@@ -387,6 +387,9 @@ func (h *Handler) byID(w http.ResponseWriter, r *http.Request, parts []string, g
 	case storage.StatusEnteringRescueMode, storage.StatusRescueMode:
 		p.PowerState = ""
 	case storage.StatusCommissioning, storage.StatusTesting:
+		if n.Status == storage.StatusTesting && n.PreviousStatus == storage.StatusDeployed { // back to the system that it interrupted
+			p.PowerState, p.Timeout = "reboot", 1800
+		}
 		if strings.Contains(n.CommissionFlags, "enable_ssh") {
 			p.PowerState = ""
 		}

@@ -200,7 +200,8 @@ x86_64) ARCH=amd64 ;;
 aarch64) ARCH=arm64 ;;
 *) ARCH="$(uname -m)" ;;
 esac
-DIR="$(mktemp -d /run/ingot.XXXXXX)"
+# Not below /run, which Debian mounts noexec.
+DIR="$(mktemp -d /var/lib/ingot.XXXXXX)"
 AGENT="$DIR/ingot-agent"
 URL="$RACK/machine-resources/$ARCH/ingot-agent"
 for try in 1 2 3 4 5; do

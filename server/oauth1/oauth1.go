@@ -163,6 +163,42 @@ func (c Credentials) Valid(r *http.Request, consumerSecret, tokenSecret string) 
 // bases are the texts that the client may have signed. What it called the server is known for sure to it alone: a proxy in
 // between may have ended TLS or changed the host.
 func (c Credentials) bases(r *http.Request) []string {
+	params := []string{c.params(r, true)}
+	if kind := r.Header.Get("Content-Type"); len(r.PostForm) > 0 && isForm(kind) && (r.Method != http.MethodPost || kind != formType) {
+		// The standard covers every form, and some libraries (that of the Cluster API provider) a plain POST's alone. Whoever
+		// changes such a body on its way is kept out by TLS, as with PLAINTEXT.
+		params = append(params, c.params(r, false))
+	}
+	hosts := []string{r.Host}
+	if h, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ","); h != "" && h != r.Host {
+		hosts = append(hosts, strings.TrimSpace(h))
+	}
+	var out []string
+	for _, host := range hosts {
+		for _, scheme := range []string{"http", "https"} {
+			h := strings.ToLower(host)
+			if scheme == "http" {
+				h = strings.TrimSuffix(h, ":80")
+			} else {
+				h = strings.TrimSuffix(h, ":443")
+			}
+			for _, p := range params {
+				out = append(out, strings.ToUpper(r.Method)+"&"+Escape(scheme+"://"+h+r.URL.EscapedPath())+"&"+Escape(p))
+			}
+		}
+	}
+	return out
+}
+
+const formType = "application/x-www-form-urlencoded"
+
+func isForm(contentType string) bool {
+	t, _, _ := strings.Cut(contentType, ";")
+	return strings.EqualFold(strings.TrimSpace(t), formType)
+}
+
+// params are the request's parameters as a signature covers them: sorted, those of the form only if wanted.
+func (c Credentials) params(r *http.Request, form bool) string {
 	type pair struct{ k, v string }
 	var pairs []pair
 	add := func(values url.Values) {
@@ -176,7 +212,7 @@ func (c Credentials) bases(r *http.Request) []string {
 		}
 	}
 	add(r.URL.Query())
-	if t, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); strings.EqualFold(strings.TrimSpace(t), "application/x-www-form-urlencoded") {
+	if form && isForm(r.Header.Get("Content-Type")) {
 		add(r.PostForm)
 	}
 	for k, v := range c.header {
@@ -197,23 +233,7 @@ func (c Credentials) bases(r *http.Request) []string {
 		}
 		norm.WriteString(p.k + "=" + p.v)
 	}
-	hosts := []string{r.Host}
-	if h, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ","); h != "" && h != r.Host {
-		hosts = append(hosts, strings.TrimSpace(h))
-	}
-	var out []string
-	for _, host := range hosts {
-		for _, scheme := range []string{"http", "https"} {
-			h := strings.ToLower(host)
-			if scheme == "http" {
-				h = strings.TrimSuffix(h, ":80")
-			} else {
-				h = strings.TrimSuffix(h, ":443")
-			}
-			out = append(out, strings.ToUpper(r.Method)+"&"+Escape(scheme+"://"+h+r.URL.EscapedPath())+"&"+Escape(norm.String()))
-		}
-	}
-	return out
+	return norm.String()
 }
 
 // Escape percent-encodes as RFC 5849 wants it: all but letters, digits and "-._~".
