@@ -22,6 +22,7 @@ type executor struct {
 	ready   func(ctx context.Context, revision int64) error // the snapshot is as new
 	max     time.Duration
 	log     *slog.Logger
+	scanner func() (*scanner, error) // nil: the kernel's
 
 	mu      sync.Mutex
 	current map[string]*running // by machine
@@ -149,7 +150,7 @@ func (e *executor) work(ctx context.Context, cancel context.CancelFunc, j api.Ra
 		defer close(beat)
 		lost = e.keep(hctx, cancel, j, lease)
 	}()
-	res := e.power(ctx, j, revision)
+	res := e.attempt(ctx, j, revision)
 	stop()
 	<-beat
 	args := []any{"job", j.ID, "attempt", j.Attempt, "kind", j.Kind, "duration", time.Since(begin).Round(time.Millisecond)}
@@ -160,7 +161,12 @@ func (e *executor) work(ctx context.Context, cancel context.CancelFunc, j api.Ra
 		e.log.Info("job dropped", append(args, "lease_lost", lost)...)
 		return
 	}
-	args = append(args, "state", res.State, "error", res.Error)
+	switch {
+	case res.Power != nil:
+		args = append(args, "state", res.Power.State, "error", res.Power.Error)
+	case res.Scan != nil:
+		args = append(args, "neighbours", len(res.Scan.Neighbours), "error", res.Scan.Error)
+	}
 	if err := e.deliver(ctx, j, res); err != nil {
 		e.log.Warn("job result not taken", append(args, "reason", err)...)
 		return
@@ -195,12 +201,12 @@ func (e *executor) keep(ctx context.Context, cancel context.CancelFunc, j api.Ra
 }
 
 // deliver posts a result until the region takes or refuses it.
-func (e *executor) deliver(ctx context.Context, j api.RackJob, res api.PowerResult) error {
+func (e *executor) deliver(ctx context.Context, j api.RackJob, res api.JobResult) error {
 	ctx, cancel := context.WithTimeout(ctx, resultTries)
 	defer cancel()
 	b := backoff{max: e.max}
 	for {
-		err := e.link().result(ctx, j.ID, api.JobResult{Attempt: j.Attempt, Power: &res})
+		err := e.link().result(ctx, j.ID, res)
 		var le *linkError
 		if err == nil || errors.As(err, &le) && le.Status < 500 && le.Status != 429 && le.Status != 401 {
 			return err
@@ -209,6 +215,30 @@ func (e *executor) deliver(ctx context.Context, j api.RackJob, res api.PowerResu
 			return err
 		}
 	}
+}
+
+// attempt carries out a job, whatever its kind.
+func (e *executor) attempt(ctx context.Context, j api.RackJob, revision int64) api.JobResult {
+	if j.Kind == api.JobScan && j.Scan != nil {
+		r := api.ScanResult{Neighbours: []api.NeighbourReport{}}
+		open := e.scanner
+		if open == nil {
+			open = kernelScanner
+		}
+		s, err := open()
+		if err == nil {
+			defer s.close()
+			var seen []api.NeighbourReport
+			seen, err = scan(ctx, s, j.Scan.CIDRs)
+			r.Neighbours = append(r.Neighbours, seen...)
+		}
+		if err != nil {
+			r.Error = err.Error()
+		}
+		return api.JobResult{Attempt: j.Attempt, Scan: &r}
+	}
+	r := e.power(ctx, j, revision)
+	return api.JobResult{Attempt: j.Attempt, Power: &r}
 }
 
 // power carries out a power order.

@@ -112,7 +112,7 @@ func (r *Rack) bind() error {
 		if err != nil {
 			return fmt.Errorf("rack: boot http server: %w", err)
 		}
-		r.httpLn = ln
+		r.httpLn = httpboot.Listener(ln)
 		r.closers = append(r.closers, ln)
 		r.httpPort = ln.Addr().(*net.TCPAddr).AddrPort().Port()
 	}

@@ -256,10 +256,11 @@ type request struct {
 
 // fixed returns the address that this client must get here, and its subnet.
 func (r *request) fixed() (netip.Addr, *view.Subnet) {
-	if r.host == nil {
-		return netip.Addr{}, nil
+	var all []netip.Addr
+	if r.host != nil {
+		all = r.host.Fixed(r.mac)
 	}
-	all := r.host.Fixed(r.mac)
+	all = append(slices.Clip(all), r.v.FixedTo(r.mac)...)
 	// The subnet nearest to the client first: a machine may have fixed addresses in several subnets of one VLAN.
 	for _, near := range []bool{true, false} {
 		for _, a := range all {

@@ -458,3 +458,22 @@ func FuzzPacket(f *testing.F) {
 		}
 	})
 }
+
+// An address that is kept for a MAC address is that client's, whether it is a host or not, and nobody else's.
+func TestKeptForMAC(t *testing.T) {
+	f := newFixture(t, "")
+	snap := testSnapshot()
+	snap.Fixed = []api.SnapFixed{{MAC: "52:54:00:AA:00:01", Address: "10.0.0.77"}, {MAC: "52:54:00:00:00:02", Address: "10.0.0.78"},
+		{MAC: "52:54:00:aa:00:03", Address: "10.0.0.100"}, {MAC: "bad", Address: "10.0.0.79"}, {MAC: "52:54:00:aa:00:04", Address: "10.3.0.9"}}
+	f.holder.Set(view.New(snap))
+	if p := f.holder.View().Problems; len(p) != 1 {
+		t.Errorf("problems %v", p)
+	}
+	f.dora("52:54:00:aa:00:01", "10.0.0.77")
+	f.dora("52:54:00:00:00:02", "10.0.0.102") // a host's own address comes first
+	f.dora(fixedMAC, "10.0.0.20")
+	f.dora("52:54:00:aa:00:09", "10.0.0.103") // 100 is kept, 101 reserved, 102 a host's
+	f.dora("52:54:00:aa:00:03", "10.0.0.100")
+	f.dora("52:54:00:aa:00:04", "10.0.0.104") // what it has elsewhere does not bind it here
+	f.expect(packetOf(t, "52:54:00:aa:00:01", request_, want("10.0.0.104")), nak, "")
+}

@@ -47,6 +47,7 @@ type View struct {
 	byUUID   map[string]*Host
 	byVLAN   map[int64][]*Subnet
 	owners   map[netip.Addr][]string // address → MACs it is fixed to
+	fixed    map[string][]netip.Addr // MAC → addresses kept for it, whatever has it
 	subnetID map[int64]*Subnet
 	contents map[string]api.Content
 	answers  map[int64]bool // VLANs with DHCP
@@ -121,6 +122,7 @@ func New(s api.Snapshot) *View {
 		byUUID:   make(map[string]*Host, len(s.Hosts)),
 		byVLAN:   map[int64][]*Subnet{},
 		owners:   map[netip.Addr][]string{},
+		fixed:    map[string][]netip.Addr{},
 		subnetID: map[int64]*Subnet{},
 		contents: map[string]api.Content{},
 		answers:  map[int64]bool{},
@@ -142,6 +144,9 @@ func New(s api.Snapshot) *View {
 	}
 	for i := range s.Hosts {
 		v.addHost(s.Hosts[i])
+	}
+	for _, f := range s.Fixed {
+		v.addFixed(f)
 	}
 	return v
 }
@@ -277,6 +282,23 @@ func (v *View) HostByAddress(a netip.Addr) *Host {
 		return v.byMAC[o[0]]
 	}
 	return nil
+}
+
+// FixedTo returns the addresses that are kept for a MAC address (lower case, colons), whether a host has it or not.
+func (v *View) FixedTo(mac string) []netip.Addr { return v.fixed[mac] }
+
+func (v *View) addFixed(f api.SnapFixed) {
+	mac, ok := NormalMAC(f.MAC)
+	a, err := netip.ParseAddr(f.Address)
+	if !ok || err != nil {
+		v.problem("the address %q that is kept for %q is not usable", f.Address, f.MAC)
+		return
+	}
+	a = a.Unmap()
+	v.fixed[mac] = append(v.fixed[mac], a)
+	if !slices.Contains(v.owners[a], mac) {
+		v.owners[a] = append(v.owners[a], mac)
+	}
 }
 
 // Owners returns the MAC addresses that a is fixed to. A bond has several. Such an address is leased to nobody else.
