@@ -466,6 +466,12 @@ func TestCommandErrors(t *testing.T) {
 // TestInstallOnLoopDevice does what an installation does to a disk, on a loop device: partition, file systems, unpack, seed, network,
 // fstab; the boot loader is a script in the image that says what it was called with.
 func TestInstallOnLoopDevice(t *testing.T) {
+	for _, kind := range []string{"root-tgz", "squashfs"} {
+		t.Run(kind, func(t *testing.T) { installOnLoop(t, kind) })
+	}
+}
+
+func installOnLoop(t *testing.T, kind string) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
@@ -491,13 +497,16 @@ func TestInstallOnLoopDevice(t *testing.T) {
 		entry{Header: fileHeader("./boot/vmlinuz-6.1.0-9"), body: "k"}, entry{Header: fileHeader("./boot/initrd.img-6.1.0-9"), body: "i"},
 		entry{Header: fileHeader("./lib/systemd/systemd-networkd"), body: "x"}, entry{Header: fileHeader("./etc/machine-id"), body: "0123"},
 		entry{Header: fileHeader("./etc/hostname"), body: "old"}))
+	if kind == "squashfs" {
+		img = squash(t, img)
+	}
 	sum := sha256.Sum256(img)
 	r := newRegion(t)
 	r.images["sum/root.tgz"] = img
 	r.broken = 1
 	fsuuid := newUUID()
 	plan := api.InstallPlan{Firmware: "bios", Hostname: "node1", KernelOpts: "console=ttyS0",
-		Image: api.ImageSource{Path: "sum/root.tgz", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(img)), Type: "root-tgz"},
+		Image: api.ImageSource{Path: "sum/root.tgz", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(img)), Type: kind},
 		Disks: []api.DiskPlan{{Boot: true, Disk: api.DiskID{Name: "vda", Serial: "S1", Size: d.Size}, Partitions: []api.PartitionPlan{
 			{Number: 1, Size: 1 << 20, Flag: "bios_grub", UUID: newUUID()},
 			{Number: 2, Size: 120 << 20, UUID: newUUID(), FSType: "ext4", FSUUID: fsuuid, Label: "root", MountPoint: "/"}}}},
@@ -539,4 +548,32 @@ func TestInstallOnLoopDevice(t *testing.T) {
 	if fi, err := os.Stat(filepath.Join(mnt, "etc/cloud/cloud.cfg.d/90_dpkg.cfg")); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", fi, err)
 	}
+}
+
+// squash makes a squashfs of what a tarball holds.
+func squash(t *testing.T, tgz []byte) []byte {
+	t.Helper()
+	for _, p := range []string{"mksquashfs", "unsquashfs"} {
+		if find("/", p) == "" {
+			t.Skip("squashfs-tools are not installed")
+		}
+	}
+	outer, root := sandbox(t)
+	z, done, err := decompress(bytes.NewReader(tgz))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if err := extractTar(z, root, 1<<30, nil); err != nil {
+		t.Fatal(err)
+	}
+	img := filepath.Join(t.TempDir(), "img")
+	if out, err := exec.Command("mksquashfs", filepath.Join(outer, "root"), img, "-quiet", "-no-progress").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	b, err := os.ReadFile(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

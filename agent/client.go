@@ -276,6 +276,8 @@ func (m *Metadata) Task(ctx context.Context) (api.Task, error) {
 // Signal is one op=signal.
 type Signal struct {
 	Status, Error, Name string
+	ScriptResultID      int64
+	ScriptVersionID     int64
 	ExitStatus          *int
 	Runtime             time.Duration
 	PowerType           string
@@ -296,6 +298,12 @@ func (m *Metadata) Signal(ctx context.Context, s Signal) error {
 	field("status", s.Status)
 	field("error", s.Error)
 	field("name", s.Name)
+	if s.ScriptResultID != 0 {
+		field("script_result_id", strconv.FormatInt(s.ScriptResultID, 10))
+	}
+	if s.ScriptVersionID != 0 {
+		field("script_version_id", strconv.FormatInt(s.ScriptVersionID, 10))
+	}
 	if s.ExitStatus != nil {
 		field("exit_status", strconv.Itoa(*s.ExitStatus))
 		field("runtime", strconv.FormatFloat(s.Runtime.Seconds(), 'f', 3, 64))

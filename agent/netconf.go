@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -25,15 +26,16 @@ type netIface struct {
 	Match struct {
 		MAC string `json:"macaddress"`
 	} `json:"match"`
-	SetName     string   `json:"set-name"`
-	MAC         string   `json:"macaddress"`
-	DHCP4       flexBool `json:"dhcp4"`
-	DHCP6       flexBool `json:"dhcp6"`
-	Addresses   []string `json:"addresses"`
-	Gateway4    string   `json:"gateway4"`
-	Gateway6    string   `json:"gateway6"`
-	MTU         int      `json:"mtu"`
-	Optional    bool     `json:"optional"`
+	SetName     string    `json:"set-name"`
+	MAC         string    `json:"macaddress"`
+	DHCP4       flexBool  `json:"dhcp4"`
+	DHCP6       flexBool  `json:"dhcp6"`
+	AcceptRA    *flexBool `json:"accept-ra"`
+	Addresses   []string  `json:"addresses"`
+	Gateway4    string    `json:"gateway4"`
+	Gateway6    string    `json:"gateway6"`
+	MTU         int       `json:"mtu"`
+	Optional    bool      `json:"optional"`
 	Nameservers struct {
 		Addresses []string `json:"addresses"`
 		Search    []string `json:"search"`
@@ -180,14 +182,14 @@ func (p netPlan) name(key string) string {
 	return key
 }
 
-// routes are all routes of an interface, default gateways included.
-func (i netIface) routes() [][2]string {
-	var out [][2]string
+// routes are all routes of an interface, default gateways included: destination, gateway, and the metric where there is one.
+func (i netIface) routes() [][3]string {
+	var out [][3]string
 	if i.Gateway4 != "" {
-		out = append(out, [2]string{"0.0.0.0/0", i.Gateway4})
+		out = append(out, [3]string{"0.0.0.0/0", i.Gateway4})
 	}
 	if i.Gateway6 != "" {
-		out = append(out, [2]string{"::/0", i.Gateway6})
+		out = append(out, [3]string{"::/0", i.Gateway6})
 	}
 	for _, r := range i.Routes {
 		to := r.To
@@ -197,7 +199,11 @@ func (i netIface) routes() [][2]string {
 				to = "::/0"
 			}
 		}
-		out = append(out, [2]string{to, r.Via})
+		metric := ""
+		if r.Metric > 0 {
+			metric = strconv.Itoa(r.Metric)
+		}
+		out = append(out, [3]string{to, r.Via, metric})
 	}
 	return out
 }
@@ -253,6 +259,9 @@ func (p netPlan) networkd() []outFile {
 		if len(i.Addresses) == 0 && !bool(i.DHCP4) && !bool(i.DHCP6) {
 			b.WriteString("LinkLocalAddressing=no\n")
 		}
+		if i.AcceptRA != nil {
+			fmt.Fprintf(&b, "IPv6AcceptRA=%s\n", map[bool]string{true: "yes", false: "no"}[bool(*i.AcceptRA)])
+		}
 		for _, a := range i.Addresses {
 			fmt.Fprintf(&b, "Address=%s\n", a)
 		}
@@ -267,6 +276,9 @@ func (p netPlan) networkd() []outFile {
 		}
 		for _, r := range i.routes() {
 			fmt.Fprintf(&b, "\n[Route]\nDestination=%s\nGateway=%s\n", r[0], r[1])
+			if r[2] != "" {
+				fmt.Fprintf(&b, "Metric=%s\n", r[2])
+			}
 		}
 		out = append(out, outFile{fmt.Sprintf("/etc/systemd/network/%d-ingot-%s.network", prio, key), b.String(), 0o644})
 	}
@@ -275,6 +287,9 @@ func (p netPlan) networkd() []outFile {
 		match := "Name=" + i.real(k) + "\n"
 		if i.Match.MAC != "" {
 			match = "MACAddress=" + strings.ToLower(i.Match.MAC) + "\nType=ether\n"
+			if strings.Contains(master[k], "Bond=") { // a bond gives its members its own address
+				match = "Permanent" + match
+			}
 			if i.SetName != "" {
 				out = append(out, outFile{"/etc/systemd/network/10-ingot-" + k + ".link",
 					"[Match]\nMACAddress=" + strings.ToLower(i.Match.MAC) + "\nType=ether\n\n[Link]\nName=" + i.SetName + "\n", 0o644})
@@ -292,13 +307,16 @@ func (p netPlan) networkd() []outFile {
 	for _, k := range keys(p.Bonds) {
 		i := p.Bonds[k]
 		more := "\n[Bond]\n"
-		for _, x := range [][2]string{{"mode", "Mode"}, {"lacp-rate", "LACPTransmitRate"}, {"transmit-hash-policy", "TransmitHashPolicy"}} {
+		for _, x := range [][2]string{{"mode", "Mode"}, {"lacp-rate", "LACPTransmitRate"}, {"transmit-hash-policy", "TransmitHashPolicy"},
+			{"gratuitous-arp", "GratuitousARP"}} {
 			if v := i.param(x[0]); v != "" {
 				more += x[1] + "=" + v + "\n"
 			}
 		}
-		if v := i.param("mii-monitor-interval"); v != "" {
-			more += "MIIMonitorSec=" + strings.TrimSuffix(v, "ms") + "ms\n"
+		for _, x := range [][2]string{{"mii-monitor-interval", "MIIMonitorSec"}, {"up-delay", "UpDelaySec"}, {"down-delay", "DownDelaySec"}} {
+			if v := i.param(x[0]); v != "" {
+				more += x[1] + "=" + strings.TrimSuffix(v, "ms") + "ms\n"
+			}
 		}
 		dev(k, "bond", i, more)
 		unit(20, k, i, "Name="+k+"\n")
@@ -372,7 +390,11 @@ func (p netPlan) eni() []outFile {
 				gw[via.Is6()] = r[1]
 				continue
 			}
-			more = append(more, fmt.Sprintf("post-up ip route add %s via %s dev %s || true", r[0], r[1], name))
+			metric := ""
+			if r[2] != "" {
+				metric = " metric " + r[2]
+			}
+			more = append(more, fmt.Sprintf("post-up ip route add %s via %s dev %s%s || true", r[0], r[1], name, metric))
 		}
 		extra = append(extra, more...)
 		if bool(i.DHCP4) {
@@ -408,7 +430,8 @@ func (p netPlan) eni() []outFile {
 	for _, k := range keys(p.Bonds) {
 		i := p.Bonds[k]
 		extra := []string{"bond-slaves none"}
-		for _, x := range [][2]string{{"mode", "bond-mode"}, {"lacp-rate", "bond-lacp-rate"}, {"mii-monitor-interval", "bond-miimon"}, {"transmit-hash-policy", "bond-xmit-hash-policy"}} {
+		for _, x := range [][2]string{{"mode", "bond-mode"}, {"lacp-rate", "bond-lacp-rate"}, {"mii-monitor-interval", "bond-miimon"}, {"transmit-hash-policy", "bond-xmit-hash-policy"},
+			{"up-delay", "bond-updelay"}, {"down-delay", "bond-downdelay"}, {"gratuitous-arp", "bond-num-grat-arp"}} {
 			if v := i.param(x[0]); v != "" {
 				extra = append(extra, x[1]+" "+strings.TrimSuffix(v, "ms"))
 			}
@@ -424,7 +447,14 @@ func (p netPlan) eni() []outFile {
 		if len(ports) == 0 {
 			ports = []string{"none"}
 		}
-		stanza(k, k, i, []string{"bridge_ports " + strings.Join(ports, " ")})
+		extra := []string{"bridge_ports " + strings.Join(ports, " ")}
+		if v := i.param("stp"); v != "" {
+			extra = append(extra, "bridge_stp "+map[bool]string{true: "on", false: "off"}[v == "true"])
+		}
+		if v := i.param("forward-delay"); v != "" {
+			extra = append(extra, "bridge_fd "+v)
+		}
+		stanza(k, k, i, extra)
 	}
 	for _, k := range keys(p.VLANs) {
 		i := p.VLANs[k]

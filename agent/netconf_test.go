@@ -209,3 +209,31 @@ menuentry "Linux 6.1.0-10-amd64" {
 		t.Errorf("%s", d)
 	}
 }
+
+// What the region plans of bonds, bridges and routes reaches the styles that are not netplan too.
+func TestBondsAndBridges(t *testing.T) {
+	const doc = `{"version": 2, "ethernets": {"eno1": {"match": {"macaddress": "52:54:00:00:00:01"}, "set-name": "eno1"}, "eno2": {"match": {"macaddress": "52:54:00:00:00:02"}, "set-name": "eno2"}},
+ "bonds": {"bond0": {"interfaces": ["eno1"], "macaddress": "52:54:00:00:00:01", "parameters": {"mode": "active-backup", "mii-monitor-interval": 100, "up-delay": 200, "down-delay": 300, "gratuitous-arp": 3},
+   "addresses": ["10.0.0.5/24"], "accept-ra": false, "routes": [{"to": "10.9.0.0/16", "via": "10.0.0.254", "metric": 7}]}},
+ "bridges": {"br0": {"interfaces": ["eno2"], "parameters": {"stp": false, "forward-delay": 15}, "dhcp4": true}}}`
+	for style, wants := range map[string][]string{
+		"networkd": {"[Match]\nPermanentMACAddress=52:54:00:00:00:01\n", "[Match]\nMACAddress=52:54:00:00:00:02\n", "Bond=bond0\n", "Bridge=br0\n", "MIIMonitorSec=100ms\nUpDelaySec=200ms\nDownDelaySec=300ms\n",
+			"GratuitousARP=3\n", "IPv6AcceptRA=no\n", "Gateway=10.0.0.254\nMetric=7\n", "STP=false\nForwardDelaySec=15\n"},
+		"eni": {"bond-mode active-backup\n", "bond-updelay 200\n", "bond-downdelay 300\n", "bond-num-grat-arp 3\n", "bond-master bond0\n", "bridge_ports eno2\n", "bridge_stp off\n", "bridge_fd 15\n",
+			"post-up ip route add 10.9.0.0/16 via 10.0.0.254 dev bond0 metric 7 || true\n"},
+	} {
+		fs, err := renderNetwork(style, plan(t, doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all strings.Builder
+		for _, f := range fs {
+			all.WriteString(f.content)
+		}
+		for _, w := range wants {
+			if !strings.Contains(all.String(), w) {
+				t.Errorf("%s lacks %q:\n%s", style, w, all.String())
+			}
+		}
+	}
+}

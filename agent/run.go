@@ -133,6 +133,8 @@ func Run(ctx context.Context, c Config) (out Outcome, err error) {
 	switch task.Step {
 	case api.TaskCommission:
 		err = a.commission(ctx)
+	case api.TaskTest:
+		err = a.test(ctx)
 	case api.TaskInstall:
 		err = a.install(ctx, task)
 	case api.TaskErase:
@@ -282,53 +284,69 @@ func (a *agent) enlist(ctx context.Context) (api.Task, error) {
 	return t, nil
 }
 
-// commission takes stock and reports it under the names of MAAS's scripts.
+// commission takes stock and reports it under the names of MAAS's scripts, and runs the scripts that the server has beside those.
 func (a *agent) commission(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			a.fail(ctx, api.TaskCommission, err)
 		}
 	}()
-	zero := 0
-	result := func(name string, since time.Time, data []byte, more Signal) error {
-		more.Status, more.Name, more.ExitStatus, more.Runtime = "WORKING", name, &zero, time.Since(since)
-		more.Files = map[string][]byte{name: data, name + ".out": data}
-		return inStep(name, a.md.Signal(ctx, more))
-	}
-	start := time.Now()
-	if err := result(resultCmdline, start, []byte(a.sys.read("proc/cmdline")+"\n"), Signal{}); err != nil {
-		return err
-	}
-	start = time.Now()
-	bmc, berr := a.bmc(ctx)
-	switch {
-	case berr != nil: // a machine without remote power is still a machine
-		a.rep.Logf("%v", berr)
-		if err := result(resultBMC, start, []byte(berr.Error()+"\n"), Signal{}); err != nil {
+	for _, name := range []string{resultCmdline, resultBMC, resultInventory} {
+		if _, err := a.standIn(ctx, name); err != nil {
 			return err
 		}
-	case bmc != nil:
-		text := fmt.Sprintf("%s at %s, user %s\n", bmc.Type, bmc.Parameters["power_address"], bmc.Parameters["power_user"])
-		if err := result(resultBMC, start, []byte(text), Signal{PowerType: bmc.Type, PowerParameters: bmc.Parameters}); err != nil {
-			return err
-		}
-	default:
-		a.rep.Logf("no BMC found")
 	}
-	start = time.Now()
-	inv, err := Inventory(a.Root)
-	if err != nil {
-		return inStep("inventory", err)
-	}
-	data, err := json.MarshalIndent(inv, "", " ")
-	if err != nil {
+	if err := a.runGroup(ctx, "commissioning_scripts", func(name string) (bool, error) { return a.standIn(ctx, name) }); err != nil {
 		return err
 	}
-	if err := result(resultInventory, start, data, Signal{}); err != nil {
+	if err := a.runGroup(ctx, "testing_scripts", func(string) (bool, error) { return false, nil }); err != nil {
 		return err
 	}
-	a.rep.Logf("inventory sent: %d bytes", len(data))
 	return inStep("report", a.md.Signal(ctx, Signal{Status: "OK"}))
+}
+
+// standIn does the work of a built-in script of MAAS and reports it. It says whether it is one that the agent stands in for.
+func (a *agent) standIn(ctx context.Context, name string) (bool, error) {
+	zero, start := 0, time.Now()
+	result := func(data []byte, more Signal) (bool, error) {
+		more.Status, more.Name, more.ExitStatus, more.Runtime = "WORKING", name, &zero, time.Since(start)
+		if more.Files == nil {
+			more.Files = map[string][]byte{}
+		}
+		more.Files[name], more.Files[name+".out"] = data, data
+		return true, inStep(name, a.md.Signal(ctx, more))
+	}
+	switch name {
+	case resultCmdline:
+		return result([]byte(a.sys.read("proc/cmdline")+"\n"), Signal{})
+	case resultBMC:
+		bmc, err := a.bmc(ctx)
+		switch {
+		case err != nil: // a machine without remote power is still a machine
+			a.rep.Logf("%v", err)
+			return result([]byte(err.Error()+"\n"), Signal{})
+		case bmc != nil:
+			text := fmt.Sprintf("%s at %s, user %s\n", bmc.Type, bmc.Parameters["power_address"], bmc.Parameters["power_user"])
+			return result([]byte(text), Signal{PowerType: bmc.Type, PowerParameters: bmc.Parameters})
+		}
+		a.rep.Logf("no BMC found")
+		return result([]byte("no BMC found\n"), Signal{Files: map[string][]byte{name + ".yaml": []byte("status: skipped\n")}})
+	case resultInventory:
+		inv, err := Inventory(a.Root)
+		if err != nil {
+			return true, inStep("inventory", err)
+		}
+		data, err := json.MarshalIndent(inv, "", " ")
+		if err != nil {
+			return true, err
+		}
+		if _, err := result(data, Signal{}); err != nil {
+			return true, err
+		}
+		a.rep.Logf("inventory sent: %d bytes", len(data))
+		return true, nil
+	}
+	return false, nil
 }
 
 func (a *agent) disks() ([]Disk, error) {
@@ -434,7 +452,8 @@ func ReportCrash(ctx context.Context, c Config, words string) error {
 	return md.Signal(ctx, Signal{Status: "FAILED", Error: clip("the agent died: "+words, 2000)})
 }
 
-// End makes the machine do what an outcome says, in a system that has an init of its own.
+// End makes the machine do what an outcome says, in a system that has an init of its own. The agent runs inside cloud-init's last
+// stage there: a machine that went down at once would kill that stage, which would report itself as failed.
 func End(ctx context.Context, o Outcome, logf func(string, ...any)) error {
 	if o.Then == "stay" || o.PowerState { // with power_state in the preseed, cloud-init does it when its last stage is over
 		return nil
@@ -443,5 +462,13 @@ func End(ctx context.Context, o Outcome, logf func(string, ...any)) error {
 	if o.Then == "reboot" {
 		verb = "reboot"
 	}
-	return commander{log: func(s string) { logf("%s", s) }}.run(ctx, "systemctl", verb, "--no-block")
+	cmd := commander{log: func(s string) { logf("%s", s) }}
+	if ctl := find("/", "systemctl"); ctl != "" && find("/", "systemd-run") != "" {
+		err := cmd.run(ctx, "systemd-run", "--no-block", "--collect", "--quiet", "--property=After=cloud-final.service", "--property=Type=oneshot", ctl, "--no-block", verb)
+		if err == nil {
+			return nil
+		}
+		logf("%v", err)
+	}
+	return cmd.run(ctx, "systemctl", "--no-block", verb)
 }

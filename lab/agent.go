@@ -104,6 +104,8 @@ func (m *Machine) doTask(ctx context.Context, c *metadata, t *api.Task, configUR
 		return "", errAgain
 	case api.TaskCommission:
 		return t.Then, m.commission(ctx, c)
+	case api.TaskTest:
+		return t.Then, m.test(ctx, c)
 	case api.TaskInstall:
 		return t.Then, m.install(ctx, c, t, configURL)
 	case api.TaskErase:
@@ -238,39 +240,74 @@ func (m *Machine) commission(ctx context.Context, c *metadata) error {
 	if err := c.signal(ctx, "WORKING", "", nil, nil); err != nil {
 		return err
 	}
-	failed := 0
 	reported := false
-	for _, group := range []string{"commissioning_scripts", "testing_scripts"} {
-		scripts, err := m.scripts(ctx, c, group)
+	for round := 0; ; round++ {
+		scripts, err := m.scripts(ctx, c, "commissioning_scripts")
 		if err != nil {
 			return err
 		}
-		if group == "testing_scripts" && len(scripts) > 0 {
-			if err := c.signal(ctx, "TESTING", "", nil, nil); err != nil {
-				return err
-			}
-		}
-		if group == "commissioning_scripts" && !hasScript(scripts, inventoryScript) {
+		if round == 0 && !hasScript(scripts, inventoryScript) {
 			scripts = append([]scriptItem{{Name: inventoryScript}}, scripts...)
 		}
-		for _, s := range scripts {
-			bad, err := m.runScript(ctx, c, s)
-			if err != nil {
-				return err
-			}
-			if bad {
-				failed++
-			}
-			reported = reported || s.Name == inventoryScript
+		if len(scripts) == 0 {
+			break
+		}
+		if round == maxRounds {
+			return errors.New("the server has commissioning scripts again and again")
+		}
+		if err := m.runScripts(ctx, c, scripts); err != nil {
+			return err
+		}
+		reported = reported || hasScript(scripts, inventoryScript)
+	}
+	if !reported {
+		return errors.New("the inventory was not reported")
+	}
+	scripts, err := m.scripts(ctx, c, "testing_scripts")
+	if err != nil {
+		return err
+	}
+	if len(scripts) > 0 {
+		if err := c.signal(ctx, "TESTING", "", nil, nil); err != nil {
+			return err
+		}
+		if err := m.runScripts(ctx, c, scripts); err != nil {
+			return err
+		}
+	}
+	return m.ok(ctx, c)
+}
+
+// maxRounds bounds how often scripts are fetched again after some have run: a server adds scripts by what the first have found.
+const maxRounds = 10
+
+// test reports the results of test scripts.
+func (m *Machine) test(ctx context.Context, c *metadata) error {
+	scripts, err := m.scripts(ctx, c, "testing_scripts")
+	if err != nil {
+		return err
+	}
+	if err := m.runScripts(ctx, c, scripts); err != nil {
+		return err
+	}
+	return m.ok(ctx, c)
+}
+
+func (m *Machine) runScripts(ctx context.Context, c *metadata, scripts []scriptItem) error {
+	failed := 0
+	for _, s := range scripts {
+		bad, err := m.runScript(ctx, c, s)
+		if err != nil {
+			return err
+		}
+		if bad {
+			failed++
 		}
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d scripts failed to run", failed)
 	}
-	if !reported {
-		return errors.New("the inventory was not reported")
-	}
-	return m.ok(ctx, c)
+	return nil
 }
 
 func hasScript(l []scriptItem, name string) bool {
@@ -340,8 +377,15 @@ func (m *Machine) runScript(ctx context.Context, c *metadata, s scriptItem) (fai
 			return false, err
 		}
 	}
-	if s.Name == "maas-kernel-cmdline" {
+	switch s.Name {
+	case "maas-kernel-cmdline":
 		out = []byte("BOOTIF=01-" + strings.ReplaceAll(m.cfg.MAC, ":", "-") + "\n")
+	case "maas-lshw":
+		out = m.lshw()
+	case "maas-list-modaliases":
+		out = []byte(modaliases)
+	case "maas-capture-lldpd":
+		out = m.lldp()
 	}
 	fields := map[string]string{"name": s.Name, "exit_status": fmt.Sprint(exit), "runtime": "0.1"}
 	if s.ScriptResultID != 0 {
@@ -446,8 +490,17 @@ func (m *Machine) fetchImage(ctx context.Context, i api.ImageSource, configURL s
 		return err
 	}
 	u := rack + "/images/" + strings.TrimLeft(i.Path, "/")
-	if _, err := m.get(ctx, u, "ingot-agent", false); err != nil {
-		return err
+	for try := 0; ; try++ {
+		_, err := m.get(ctx, u, "ingot-agent", false)
+		if err == nil {
+			break
+		}
+		if try >= len(m.cfg.Retry) {
+			return err
+		}
+		if err := sleep(ctx, m.cfg.Retry[try]); err != nil {
+			return err
+		}
 	}
 	f := m.Fetches()
 	last := f[len(f)-1]

@@ -47,7 +47,7 @@ func parsePreseed(b []byte) (*preseed, error) {
 
 // runKernel is the ephemeral system from its kernel's start to the end of its task.
 func (m *Machine) runKernel(ctx context.Context, t target) (action, error) {
-	m.set("ephemeral")
+	m.set(StateEphemeral)
 	args := map[string]string{}
 	for _, a := range strings.Fields(t.cmdline) {
 		k, v, _ := strings.Cut(a, "=")

@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"bytes"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"strings"
 )
@@ -87,4 +89,72 @@ func (m *Machine) inventory() ([]byte, error) {
 		},
 	}
 	return json.MarshalIndent(doc, "", " ")
+}
+
+// modaliases is what the kernel would call this machine's devices.
+const modaliases = "acpi:ACPI0003:\npci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00\npci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00\n" +
+	"cpu:type:x86,ven0000fam0006mod0055:feature:,0000,0001\n"
+
+// element is one element of an XML document that is about to be written.
+type element struct {
+	XMLName  xml.Name
+	Attrs    []xml.Attr `xml:",any,attr"`
+	Text     string     `xml:",chardata"`
+	Children []element
+}
+
+func elem(name, text string, attrs ...string) element {
+	e := element{XMLName: xml.Name{Local: name}, Text: text}
+	for i := 0; i+1 < len(attrs); i += 2 {
+		e.Attrs = append(e.Attrs, xml.Attr{Name: xml.Name{Local: attrs[i]}, Value: attrs[i+1]})
+	}
+	return e
+}
+
+func (e element) with(children ...element) element {
+	e.Children = append(e.Children, children...)
+	return e
+}
+
+func document(root element) []byte {
+	var b bytes.Buffer
+	b.WriteString(`<?xml version="1.0" standalone="yes" ?>` + "\n")
+	x := xml.NewEncoder(&b)
+	x.Indent("", " ")
+	if err := x.Encode(root); err != nil {
+		panic("an element of texts does not marshal: " + err.Error()) // a fault of this file
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+// lshw is what lshw -xml says on this machine: the tree of its hardware.
+func (m *Machine) lshw() []byte {
+	c := m.cfg
+	bus := elem("node", "", "id", "core", "claimed", "true", "class", "bus").with(elem("description", "Motherboard"), elem("product", "Lab board"), elem("vendor", "Ingot"),
+		elem("node", "", "id", "firmware", "claimed", "true", "class", "memory").with(elem("description", "BIOS"), elem("vendor", "Ingot"), elem("version", string(c.Firmware))),
+		elem("node", "", "id", "memory", "claimed", "true", "class", "memory").with(elem("description", "System Memory"), elem("size", fmt.Sprint(int64(c.Memory)<<20), "units", "bytes")))
+	for i := range c.CPUs {
+		bus = bus.with(elem("node", "", "id", fmt.Sprintf("cpu:%d", i), "claimed", "true", "class", "processor").with(elem("description", "CPU"),
+			elem("product", "Ingot Lab CPU @ 2.60GHz"), elem("vendor", "Ingot"), elem("size", "2600000000", "units", "Hz"), elem("width", "64", "units", "bits"),
+			elem("capabilities", "").with(elem("capability", "64bits extensions", "id", "x86-64"), elem("capability", "virtualization", "id", "vmx"))))
+	}
+	pci := elem("node", "", "id", "pci", "claimed", "true", "class", "bridge").with(elem("description", "Host bridge"),
+		elem("node", "", "id", "network", "claimed", "true", "class", "network", "handle", "PCI:0000:00:03.0").with(elem("description", "Ethernet controller"),
+			elem("product", "Virtio network device"), elem("vendor", "Red Hat, Inc."), elem("businfo", "pci@0000:00:03.0"), elem("logicalname", "ens3"), elem("serial", c.MAC),
+			elem("configuration", "").with(elem("setting", "", "id", "driver", "value", "virtio_net"), elem("setting", "", "id", "link", "value", "yes"))))
+	for i, d := range m.disks {
+		pci = pci.with(elem("node", "", "id", fmt.Sprintf("disk:%d", i), "claimed", "true", "class", "disk").with(elem("description", "Virtual I/O device"), elem("product", d.Model),
+			elem("logicalname", "/dev/"+d.Name), elem("serial", d.Serial), elem("size", fmt.Sprint(d.Size), "units", "bytes")))
+	}
+	system := elem("node", "", "id", c.Name, "claimed", "true", "class", "system", "handle", "DMI:0100").with(elem("description", "Computer"),
+		elem("product", "Lab machine ("+string(c.Firmware)+")"), elem("vendor", "Ingot"), elem("serial", c.Name), elem("width", "64", "units", "bits"), bus.with(pci))
+	return document(elem("list", "").with(system))
+}
+
+// lldp is what lldpd has heard on this machine: one switch.
+func (m *Machine) lldp() []byte {
+	return document(elem("lldp", "", "label", "LLDP neighbors").with(elem("interface", "", "label", "Interface", "name", "ens3", "via", "LLDP").with(
+		elem("chassis", "", "label", "Chassis").with(elem("id", "02:00:00:00:00:fe", "label", "ChassisID", "type", "mac"), elem("name", "lab-switch", "label", "SysName")),
+		elem("port", "", "label", "Port").with(elem("id", m.cfg.Name, "label", "PortID", "type", "local")))))
 }

@@ -104,6 +104,16 @@ type System struct {
 	FirstBoot  bool // this boot was the first of the installation and asked the metadata service
 }
 
+// The states of a machine: what it is doing.
+const (
+	StateOff       = "off"
+	StateFirmware  = "firmware"
+	StateEphemeral = "ephemeral" // an ephemeral environment runs
+	StateInstalled = "installed" // the system on its disk runs
+	StateHung      = "hung"      // on, and silent until somebody takes the power away
+	StateNothing   = "nothing"   // neither network nor disk gave it something to boot; it tries again
+)
+
 // Machine is one virtual machine.
 type Machine struct {
 	cfg    Config
@@ -119,7 +129,7 @@ type Machine struct {
 	base  context.Context
 	life  *life
 	on    bool
-	state string // what it is doing: off, firmware, ephemeral, installed, hung
+	state string
 	sys   *System
 	lease *lease
 	trace []Step
@@ -179,7 +189,7 @@ func New(c Config) (*Machine, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Machine{cfg: c, hw: hw, log: c.Log.With("lab_machine", c.Name), state: "off", wake: make(chan struct{})}
+	m := &Machine{cfg: c, hw: hw, log: c.Log.With("lab_machine", c.Name), state: StateOff, wake: make(chan struct{})}
 	m.faults.set(c.Faults)
 	for _, d := range c.Disks {
 		m.disks = append(m.disks, NewDisk(d))
@@ -246,7 +256,7 @@ func (m *Machine) On() bool {
 	return m.on
 }
 
-// State is what the machine is doing: off, firmware, ephemeral, installed or hung.
+// State is what the machine is doing.
 func (m *Machine) State() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -331,7 +341,7 @@ func (m *Machine) PowerOff() {
 		return
 	}
 	m.mu.Lock()
-	m.state, m.sys, m.lease = "off", nil, nil
+	m.state, m.sys, m.lease = StateOff, nil, nil
 	m.mu.Unlock()
 	m.step("power", "off")
 	m.changed()
@@ -383,7 +393,7 @@ func (m *Machine) live(ctx context.Context, l *life) {
 			mine := m.life == l && m.on
 			if mine {
 				m.on, m.life = false, nil
-				m.state, m.sys, m.lease = "off", nil, nil
+				m.state, m.sys, m.lease = StateOff, nil, nil
 			}
 			m.mu.Unlock()
 			if mine {
@@ -404,7 +414,7 @@ func (m *Machine) boot(ctx context.Context) (action, error) {
 	m.boots++
 	m.sys, m.lease = nil, nil
 	m.mu.Unlock()
-	m.set("firmware")
+	m.set(StateFirmware)
 	if err := m.enter(ctx, "firmware"); err != nil {
 		return m.hang(err)
 	}
@@ -435,7 +445,7 @@ func (m *Machine) boot(ctx context.Context) (action, error) {
 }
 
 func (m *Machine) hang(err error) (action, error) {
-	m.set("hung")
+	m.set(StateHung)
 	return actStay, err
 }
 

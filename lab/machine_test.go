@@ -140,7 +140,7 @@ func TestLife(t *testing.T) {
 				r.purpose = "local"
 				r.mu.Unlock()
 				m.PowerOn()
-				waitFor(t, m, func(m *Machine) bool { return m.State() == "hung" })
+				waitFor(t, m, func(m *Machine) bool { return m.State() == StateNothing })
 			})
 		}
 	}
@@ -194,7 +194,7 @@ func TestFaults(t *testing.T) {
 		m := r.machine(t, Config{Faults: Faults{DieAt: "extract", DieTimes: 1}})
 		r.setTask(api.Task{Step: api.TaskInstall, SystemID: "abc123", Then: "reboot", Install: plan(m, r)}, false)
 		m.PowerOn()
-		waitFor(t, m, func(m *Machine) bool { return m.State() == "hung" })
+		waitFor(t, m, func(m *Machine) bool { return m.State() == StateHung })
 		if !m.On() {
 			t.Fatal("a machine that hangs is on")
 		}

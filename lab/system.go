@@ -29,7 +29,10 @@ func (m *Machine) bootDisk(ctx context.Context, disk int) (action, error) {
 		break
 	}
 	if sys == nil {
-		return m.hang(fmt.Errorf("no bootable device: %w", errors.Join(errs...)))
+		// Server firmware whose boot list is exhausted starts it anew.
+		m.set(StateNothing)
+		m.step("boot", fmt.Sprintf("no bootable device: %v", errors.Join(errs...)))
+		return actReboot, consoleSleep(ctx, "30")
 	}
 	m.step("boot", "from disk "+d.Name)
 	return m.runSystem(ctx, d, at, sys)
@@ -55,7 +58,7 @@ func (m *Machine) runSystem(ctx context.Context, d *Disk, at int64, sys *install
 		m.mu.Lock()
 		m.sys = run
 		m.mu.Unlock()
-		m.set("installed")
+		m.set(StateInstalled)
 	}
 	if sys.BootedAt != "" {
 		publish()

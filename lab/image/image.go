@@ -164,11 +164,35 @@ func (b *builder) all(ctx context.Context) (string, error) {
 		return "", errors.New("busybox is not installed: apt-get install busybox-static")
 	}
 	out := filepath.Join(b.CacheDir, "set-"+hash(treeKey, sum, arm, embedded("files/light.modules"), lightVersion)[:16])
+	defer b.prune(base, out)
 	if _, err := os.Stat(filepath.Join(out, ManifestName)); err == nil {
 		b.logf("images: cached in %s", out)
 		return out, nil
 	}
 	return out, b.set(base, out, agents, bb)
+}
+
+// cacheFor is how long an unused result stays in the cache.
+const cacheFor = 14 * 24 * time.Hour
+
+// prune marks what is in use and removes what has not been for long, and leavings of builds that were killed.
+func (b *builder) prune(used ...string) {
+	now := time.Now()
+	for _, d := range used {
+		_ = os.Chtimes(d, now, now)
+	}
+	ents, _ := os.ReadDir(b.CacheDir)
+	for _, e := range ents {
+		fi, err := e.Info()
+		if err != nil || !e.IsDir() || now.Sub(fi.ModTime()) < cacheFor {
+			continue
+		}
+		for _, prefix := range []string{"debian-", "set-", "build-"} {
+			if strings.HasPrefix(e.Name(), prefix) {
+				_ = os.RemoveAll(filepath.Join(b.CacheDir, e.Name()))
+			}
+		}
+	}
 }
 
 // set puts the light initramfs and the agent beside links to the Debian files, and writes the manifest.

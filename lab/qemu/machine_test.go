@@ -68,6 +68,7 @@ type site struct {
 	signals   []map[string]string
 	inventory []byte
 	events    []string
+	failed    []string // events that say FAIL
 	netboot   bool
 	power     map[string]string
 	full      bool // boot the full environment
@@ -165,9 +166,6 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Query().Get("op") == "get_enlist_preseed":
 		fmt.Fprintf(w, "#cloud-config\ndatasource: {MAAS: {metadata_url: \"%s/MAAS/metadata/enlist\"}}\n", s.base)
 	case r.URL.Query().Get("op") == "get_preseed":
-		if s.full {
-			_, _ = io.WriteString(w, "#cloud-config\npower_state: {delay: now, mode: poweroff, timeout: 1800, condition: \"test ! -e /tmp/block-poweroff\"}\n")
-		}
 		fmt.Fprintf(w, "#cloud-config\ndatasource: {MAAS: {metadata_url: \"%s/MAAS/metadata/\", %s}}\nreporting: {maas: {type: webhook, endpoint: \"%s/MAAS/metadata/status/abc123\", %s}}\n", s.base, creds, s.base, creds)
 	case r.URL.Query().Get("op") == "is_registered":
 		_, _ = io.WriteString(w, "false")
@@ -189,6 +187,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(p, "/MAAS/metadata/status/"):
 		b, _ := io.ReadAll(r.Body)
 		s.events = append(s.events, string(b))
+		if bytes.Contains(b, []byte(`"result": "FAIL"`)) {
+			s.failed = append(s.failed, string(b))
+		}
 		if len(b) < 2000 {
 			s.t.Logf("EVENT %s", b)
 		}
@@ -407,6 +408,9 @@ func TestFullEnvironment(t *testing.T) {
 	s.boot(m, api.Task{Step: api.TaskCommission, SystemID: "abc123", Then: "poweroff"}, 6*time.Minute)
 	if !bytes.Contains(s.inventory, []byte(m.DiskSerial(0))) || s.power["power_address"] != "10.77.0.202" {
 		t.Fatalf("inventory %s, power %v", s.inventory, s.power["power_address"])
+	}
+	if len(s.failed) > 0 {
+		t.Fatalf("failures were reported: %s", s.failed)
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +44,7 @@ func Missing() []string {
 // they are, and Inside reports false there: they have to skip or fail.
 //
 //	func TestMain(m *testing.M) { os.Exit(qemu.Main(m)) }
-func Main(m *testing.M) int {
+func Main(m interface{ Run() int }) int {
 	if os.Getenv(insideEnv) != "" {
 		if err := enter(); err != nil {
 			fmt.Fprintln(os.Stderr, "qemu: namespaces:", err)
