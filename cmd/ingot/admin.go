@@ -112,7 +112,8 @@ func as(ctx context.Context, s *store, name string) (context.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	return provisioner.WithActor(ctx, provisioner.Actor{User: u, Admin: u.IsSuperuser, Endpoint: "CLI"}), nil
+	a, err := s.rules.ActorOf(ctx, provisioner.Actor{Endpoint: "CLI"}, u)
+	return provisioner.WithActor(ctx, a), err
 }
 
 func passwordCommand(g *globals) *cobra.Command {

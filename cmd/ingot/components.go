@@ -19,6 +19,9 @@ type component struct {
 	wait time.Duration
 }
 
+// errDone is the error of a component that has reached what the process was started for.
+var errDone = errors.New("done")
+
 // errStopped says that a component ended although nobody asked it to.
 var errStopped = errors.New("ended")
 
@@ -66,7 +69,11 @@ func runStages(ctx context.Context, log *slog.Logger, stages ...[]component) err
 		log.Info("stopping")
 	case e := <-first:
 		err = fmt.Errorf("%s: %w", e.name, e.err)
-		log.Error("component ended", "component", e.name, "err", e.err)
+		if errors.Is(e.err, errDone) {
+			log.Info("done, stopping")
+		} else {
+			log.Error("component ended", "component", e.name, "err", e.err)
+		}
 	}
 	for _, s := range running {
 		s.cancel()

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ingot-metal/ingot/cmd/ingot/cli"
 )
 
 // version is set by the build (-X main.version=…).
@@ -90,6 +92,7 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 		devCommand(g), showCommand(g), allCommand(g), regionCommand(g), rackCommand(g),
 		adminCommand(g), imageCommand(g), exportCommand(g), importCommand(g), labCommand(g), healthcheckCommand(g), versionCommand(g),
 	)
+	cli.Add(root, func(err error) error { return usageError{err} }) // the commands that talk to a server's API
 	return root
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -164,6 +165,8 @@ func (r *region) workers() []component {
 	}})
 	return []component{
 		background("lifecycle", r.rules.RunLifecycle),
+		background("jobs", (&jobs.Runner{DB: r.db, Queues: []string{"region"}, Worker: "region-" + rand.Text(), Handlers: r.rules.JobHandlers(), Parallel: 2,
+			Log: r.log}).Run),
 		background("periodic", (&jobs.Periodic{Tasks: tasks, Log: r.log}).Run),
 	}
 }

@@ -37,18 +37,17 @@ func showCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done := errors.New("done")
 			err = runDev(cmd.Context(), o, log, g.stdout, func(ctx context.Context, d *devSite) error {
 				if err := d.show(ctx); err != nil {
 					return fmt.Errorf("the show: %w", err)
 				}
 				d.next(!quit)
 				if quit {
-					return done
+					return errDone
 				}
 				return nil
 			})
-			if errors.Is(err, done) {
+			if errors.Is(err, errDone) {
 				return nil
 			}
 			return err
@@ -66,7 +65,7 @@ const stepTimeout = 60 * time.Second
 func (d *devSite) step(ctx context.Context, n int, title string, do func(context.Context) (string, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	fmt.Fprintf(d.out, "%d. %-42s", n, title)
+	fmt.Fprintf(d.out, "%d. %-46s", n, title)
 	begin := time.Now()
 	text, err := do(ctx)
 	if err != nil {
@@ -86,7 +85,8 @@ func (d *devSite) show(ctx context.Context) error {
 	m := d.site.Machines[0]
 	mac := m.Config().MAC
 	var id string
-	ready := func(x api.Machine) bool { return x.StatusName == "Ready" && x.PowerState == "off" }
+	// The region asks the BMC some seconds after a machine's work; that the machine is off, the lab sees at once.
+	ready := func(x api.Machine) bool { return x.StatusName == "Ready" && !m.On() }
 
 	fmt.Fprintf(d.out, "\nThe machine %s (%s, MAC %s, BMC %s by IPMI) and the API:\n\n", m.Config().Name, m.Config().Firmware, mac, m.BMCAddress())
 	err := d.step(ctx, 1, "switched on, it enlists itself", func(ctx context.Context) (string, error) {
@@ -95,9 +95,9 @@ func (d *devSite) show(ctx context.Context) error {
 			if err != nil {
 				return "", err
 			}
-			if len(l) == 1 && l[0].PowerState == "off" && l[0].StatusName != "Commissioning" {
+			if len(l) == 1 && !m.On() && l[0].StatusName != "Commissioning" {
 				id = l[0].SystemID
-				return fmt.Sprintf("%s, %s, as %s %s", l[0].StatusName, l[0].PowerState, l[0].SystemID, l[0].FQDN), nil
+				return fmt.Sprintf("%s: %s, %s", l[0].StatusName, l[0].SystemID, l[0].FQDN), nil
 			}
 			if err := pause(ctx); err != nil {
 				return "", err
