@@ -15,16 +15,16 @@ E2E := $(LOADERS) qemu-system-x86 qemu-utils ovmf iproute2 openssh-client ipmito
 CORE := ./storage/... ./provisioner/... ./server/... ./bootsrv/... ./lab ./cmd/ingot/... ./api/...
 
 # The agent runs on machines of either architecture; both are static.
-GOBIN = $(shell scripts/ensure-go.sh)
-export PATH := $(GOBIN):$(PATH)
+GODIR = $(shell scripts/ensure-go.sh)
+export PATH := $(GODIR):$(PATH)
 # A Go that is older than go.mod asks for fetches the right one.
 export GOTOOLCHAIN ?= auto
 export CGO_ENABLED ?= 0
 
-.PHONY: help run test build generate lint race e2e e2e-full e2e-clients bench image clean go
+.PHONY: help run test build generate lint race e2e e2e-full e2e-clients e2e-typescript bench image clean go
 
 help: ## show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 go:
 	@go version >/dev/null || { echo "Go is missing: run scripts/ensure-go.sh" >&2; exit 1; }
@@ -43,7 +43,7 @@ generate: go ## write types, routes, SDK and tables from openapi/*.yaml
 	@gofmt -w api/*_gen.go api/client/*_gen.go server/oapi/*_gen.go
 
 test: go ## all tests that need no virtual machine, storage on SQLite and on a private PostgreSQL
-	scripts/postgres-test.sh go test $(TESTFLAGS) ./...
+	scripts/postgres-test.sh go test -timeout 30m $(TESTFLAGS) ./...
 
 lint: go ## gofmt, go vet, import rules
 	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); if [ -n "$$bad" ]; then echo "not formatted (gofmt -w):"; echo "$$bad"; exit 1; fi
@@ -53,18 +53,23 @@ lint: go ## gofmt, go vet, import rules
 
 race: go ## the core packages under the race detector
 	@scripts/need.sh gcc libc6-dev
-	CGO_ENABLED=1 go test -race -short $(TESTFLAGS) $(CORE)
+	CGO_ENABLED=1 go test -race -short -timeout 30m $(TESTFLAGS) $(CORE)
 
 e2e-clients: build ## gomaasclient and gomaasapi against lab machines
-	cd e2e/clients && go test -count=1 $(TESTFLAGS) ./...
+	cd e2e/clients && go test -count=1 $(TESTFLAGS) .
 
-e2e: build e2e-clients ## QEMU: one BIOS and one UEFI machine through their whole life, and real clients on lab machines
+e2e-qemu: build ## one BIOS and one UEFI machine with real firmware through their whole life, over region and rack, with gomaasclient
 	@scripts/need.sh $(E2E)
-	go test -count=1 -timeout 60m -tags qemu $(TESTFLAGS) ./e2e/...
+	images=$$(bin/ingot image build) && cd e2e/clients && INGOT_QEMU=1 INGOT_IMAGES=$$images go test -count=1 -v -timeout 45m ./machines
 
-e2e-full: build ## e2e, and everything that takes long
-	@scripts/need.sh $(E2E)
-	INGOT_E2E_FULL=1 $(MAKE) e2e
+e2e-typescript: go ## a TypeScript client of the published documents: generated, compiled strictly, used against a server
+	@command -v node >/dev/null && command -v npm >/dev/null || scripts/need.sh nodejs npm
+	go test -count=1 -tags typescript $(TESTFLAGS) ./e2e/typescript
+
+e2e: build e2e-clients e2e-typescript e2e-qemu ## real clients on lab machines, and machines with real firmware
+
+e2e-full: e2e ## e2e, and what takes longer: the agent alone on QEMU machines of each firmware
+	INGOT_QEMU=1 go test -count=1 -v -timeout 60m ./lab/qemu
 
 bench: build ## allocate and list at 10,000 machines, DHCP, TFTP, HTTP, start-up, memory
 	go test -run '^$$' -bench . -benchtime $${BENCHTIME:-2s} ./bootsrv/... ./storage/... ./provisioner/... ./server/...

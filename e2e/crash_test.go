@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ingot-metal/ingot/api"
 	"github.com/ingot-metal/ingot/lab"
 )
 
@@ -127,7 +128,7 @@ func TestMachineDies(t *testing.T) {
 	s.allocate(id)
 	m.SetFaults(lab.Faults{DieAt: "extract", DieTimes: 1})
 	s.deploy(id)
-	poll(t, 60*time.Second, "the machine hangs", func() (bool, string) { return m.State() == "hung", m.State() })
+	poll(t, 60*time.Second, "the machine hangs", func() (bool, string) { return m.State() == lab.StateHung, m.State() })
 	if x := s.read(id); x.StatusName != "Deploying" {
 		t.Fatalf("the machine that hangs is %s", state(x))
 	}
@@ -150,6 +151,30 @@ func TestStepFails(t *testing.T) {
 	if !strings.Contains(x.ErrorDescription, "fault") && !strings.Contains(state(x), "fault") {
 		t.Fatalf("the reason is lost: %s", state(x))
 	}
+	m.SetFaults(lab.Faults{})
+	s.release(id, false)
+}
+
+// TestDeadline: a machine that hangs and that nobody looks after ends in a failed state that says why.
+func TestDeadline(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a deadline of minutes")
+	}
+	s := newSite(t, siteOptions{machines: 1, firmwares: []lab.Firmware{lab.BIOSiPXE}})
+	m := s.lab.Machines[0]
+	id := s.enlist(m)
+	s.commission(id)
+	if _, err := s.client.MaasSetConfig(t.Context(), api.MaasSetConfigParams{Name: "node_timeout", Value: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	s.allocate(id)
+	m.SetFaults(lab.Faults{DieAt: "extract"})
+	s.deploy(id)
+	x := s.reach(id, "Failed deployment", 4*time.Minute, "Deploying")
+	if x.ErrorDescription == "" {
+		t.Fatalf("failed without a reason: %s", state(x))
+	}
+	t.Log(x.ErrorDescription)
 	m.SetFaults(lab.Faults{})
 	s.release(id, false)
 }

@@ -65,7 +65,8 @@ func TestHostileHTTP(t *testing.T) {
 	s := newSite(t, siteOptions{machines: 1, firmwares: []lab.Firmware{lab.BIOSiPXE}})
 	id := s.enlist(s.lab.Machines[0])
 	s.commission(id)
-	before := s.read(id)
+	before := s.reach(id, "Ready", time.Minute)
+	poll(t, time.Minute, "the power state is known", func() (bool, string) { before = s.read(id); return before.PowerState == "off", state(before) })
 	const form, machines = "application/x-www-form-urlencoded", "/MAAS/api/2.0/machines/"
 	good := func() string { return header(s.key, nil) }
 	plain := s.plainUser("mallory")
@@ -81,7 +82,7 @@ func TestHostileHTTP(t *testing.T) {
 	}{
 		{"unknown op", "POST", machines + "?op=explode", good(), "", "", 400, "Unrecognised signature: method=POST op=explode"},
 		{"no credentials", "GET", "/MAAS/api/2.0/users/", "", "", "", 401, ""},
-		{"not OAuth", "GET", machines, "Basic YTpi", "", "", 401, ""},
+		{"not OAuth", "GET", "/MAAS/api/2.0/users/", "Basic YTpi", "", "", 401, ""},
 		{"unknown consumer", "GET", machines, header(s.key, map[string]string{"oauth_consumer_key": "x"}), "", "", 401, "Invalid API key"},
 		{"unknown token", "GET", machines, header(s.key, map[string]string{"oauth_token": "x"}), "", "", 401, "Invalid access token: x"},
 		{"wrong secret", "GET", machines, header(s.key, map[string]string{"oauth_signature": "%26x"}), "", "", 401, "Invalid signature"},
@@ -89,7 +90,7 @@ func TestHostileHTTP(t *testing.T) {
 		{"old timestamp", "GET", machines, header(s.key, map[string]string{"oauth_timestamp": "1000000000"}), "", "", 401, "Expired timestamp"},
 		{"timestamp is no number", "GET", machines, header(s.key, map[string]string{"oauth_timestamp": "now"}), "", "", 400, ""},
 		{"missing nonce", "GET", "/MAAS/api/2.0/users/", header(s.key, map[string]string{"oauth_nonce": ""}), "", "", 401, ""},
-		{"header of garbage", "GET", machines, "OAuth \x7f=,,,\"=", "", "", 401, ""},
+		{"header of garbage", "GET", "/MAAS/api/2.0/users/", "OAuth \xff=,,,\"=;oauth_token", "", "", 401, ""},
 		{"missing parameter", "POST", "/MAAS/api/2.0/zones/", good(), form, "", 400, ""},
 		{"malformed number", "POST", machines + "?op=allocate", good(), form, "cpu_count=many", 400, ""},
 		{"malformed key", "POST", machines + "?op=allocate&dry_run=true", good(), form, "tags[0=a&cpu_count=", 0, ""},
@@ -103,7 +104,9 @@ func TestHostileHTTP(t *testing.T) {
 		{"another's machine", "POST", one + "?op=commission", header(plain, nil), "", "", 403, ""},
 		{"wrong state", "POST", one + "?op=deploy", good(), form, "distro_series=no/such", 0, ""},
 		{"wrong state: abort", "POST", one + "?op=abort", good(), "", "", 0, ""},
-		{"metadata without token", "GET", "/MAAS/metadata/latest/ingot-task", "", "", "", 401, ""},
+		{"metadata without token is enlistment", "GET", "/MAAS/metadata/latest/ingot-task", "", "", "", 200, "enlist"},
+		{"signal without token", "POST", "/MAAS/metadata/2012-03-01/", "", form, "op=signal&status=OK", 401, ""},
+		{"metadata with a token of nobody", "GET", "/MAAS/metadata/latest/ingot-task", header("a:b:c", nil), "", "", 401, ""},
 		{"metadata with an API key", "GET", "/MAAS/metadata/latest/ingot-task", good(), "", "", 401, ""},
 		{"wrong method", "PATCH", one, good(), "", "", 405, ""},
 	} {

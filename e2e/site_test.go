@@ -342,8 +342,9 @@ func (s *site) reach(id, want string, limit time.Duration, way ...string) api.Ma
 	var m api.Machine
 	poll(s.t, limit, id+" is "+want, func() (bool, string) {
 		m = s.read(id)
-		if m.StatusName == want && (want != "Ready" || m.PowerState == "off") {
-			return true, ""
+		if m.StatusName == want {
+			// The region asks for the power state some seconds later; that the machine is off, the lab knows at once.
+			return want != "Ready" || !s.machine(m).On(), state(m)
 		}
 		if m.StatusName != want && len(way) > 0 && !slices.Contains(way, m.StatusName) {
 			s.t.Fatalf("on the way to %s: %s", want, state(m))
@@ -363,9 +364,23 @@ func (s *site) enlist(m *lab.Machine) string {
 			return false, "unknown; the machine is " + m.State()
 		}
 		id = x.SystemID
-		return x.StatusName == "New" && x.PowerState == "off", state(x)
+		return x.StatusName == "New" && !m.On(), state(x)
 	})
 	return id
+}
+
+// machine finds the lab machine of a record.
+func (s *site) machine(x api.Machine) *lab.Machine {
+	s.t.Helper()
+	for _, i := range x.InterfaceSet {
+		if i.MACAddress != nil {
+			if m := s.lab.Machine(*i.MACAddress); m != nil {
+				return m
+			}
+		}
+	}
+	s.t.Fatalf("no lab machine is %s", state(x))
+	return nil
 }
 
 func (s *site) commission(id string) api.Machine {
@@ -442,6 +457,10 @@ func (s *site) life(m *lab.Machine) {
 	if x := s.read(id); x.Owner != nil && *x.Owner != "" {
 		s.t.Fatalf("owner after release: %s", *x.Owner)
 	}
+	poll(s.t, 60*time.Second, "the region knows that the machine is off", func() (bool, string) {
+		x := s.read(id)
+		return x.PowerState == "off", state(x)
+	})
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -4,7 +4,8 @@
 set -eu
 
 usable() { # usable GO: at least 1.21
-	v=$("$1" env GOVERSION 2>/dev/null) || return 1
+	# Asked outside the module: inside it, an older Go refuses even to say its version.
+	v=$(cd / && GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
 	case "$v" in go1.*) ;; *) return 1 ;; esac
 	minor=${v#go1.}
 	minor=${minor%%[!0-9]*}

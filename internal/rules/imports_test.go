@@ -44,6 +44,7 @@ var ruleList = []rule{
 	{of: "agent", only: []string{"agent", "api"}, why: "the agent runs alone on machines: it knows the protocol, not the server"},
 	{of: "lab", only: []string{"lab", "api"}, why: "lab machines are clients like real ones: what they could not know, they must not know"},
 	{of: "lab/qemu", only: []string{"lab", "api"}, why: "lab machines are clients like real ones: what they could not know, they must not know"},
+	{of: "cmd/ingot/cli", only: []string{"api", "api/client"}, why: "the command line speaks to any server of the API: it knows the wire, and nothing of ours"},
 	{of: "cmd/ingot-agent", only: []string{"agent", "api"}, why: "the agent's binary is small and knows nothing of the server"},
 }
 

@@ -153,12 +153,11 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 
 // rebootWithoutRegion stops the region and reboots a deployed machine: its rack gives it its address and lets it boot from its disk.
 func (s *site) rebootWithoutRegion(vm *qemu.Machine, ip string) {
-	before := s.ssh(vm, ip, "cat /proc/sys/kernel/random/boot_id", time.Minute)
+	// Not before the first boot is over: what it wrote must be on the disk.
+	before := s.ssh(vm, ip, "sudo cloud-init status --wait >/dev/null; sync; cat /proc/sys/kernel/random/boot_id", 4*time.Minute)
 	s.region.stop(s.t)
-	if err := vm.Cycle(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.wait(4*time.Minute, "the machine is back without the region", func() (bool, string) {
+	s.ssh(vm, ip, "sudo systemd-run --on-active=1 systemctl reboot", time.Minute)
+	s.wait(5*time.Minute, "the machine is back without the region", func() (bool, string) {
 		after := s.ssh(vm, ip, "cat /proc/sys/kernel/random/boot_id", 4*time.Minute)
 		return after != before, after
 	})

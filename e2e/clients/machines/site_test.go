@@ -185,7 +185,7 @@ func (s *site) startRegion() {
 	})
 }
 
-// model waits for the rack, and describes the bridge: a subnet with addresses to lease, and DHCP switched on.
+// model waits for the rack, and describes the bridge to the region: a subnet with addresses to lease, and DHCP switched on.
 func (s *site) model() {
 	s.t.Helper()
 	var rack entity.RackController
@@ -203,22 +203,8 @@ func (s *site) model() {
 		return false, fmt.Sprintf("%d controllers; rack: %s", len(all), s.rack.tail())
 	})
 	const cidr = "10.77.0.0/24"
-	subnet := func() *entity.Subnet {
-		all, err := s.Subnets.Get()
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for i := range all {
-			if all[i].CIDR == cidr {
-				return &all[i]
-			}
-		}
-		return nil
-	}
-	// A rack reports the networks that it is on; the region models them.
-	s.wait(30*time.Second, "the rack's network is modelled", func() (bool, string) { return subnet() != nil, "no " + cidr })
-	n := subnet()
-	if _, err := s.Subnet.Update(n.ID, &entity.SubnetParams{CIDR: cidr, Name: cidr, Managed: true, GatewayIP: "10.77.0.1", AllowDNS: true, AllowProxy: true, RDNSMode: 2}); err != nil {
+	n, err := s.Subnets.Create(&entity.SubnetParams{CIDR: cidr, Name: "lab", Managed: true, GatewayIP: "10.77.0.1", AllowDNS: true, AllowProxy: true, RDNSMode: 2})
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	if _, err := s.IPRanges.Create(&entity.IPRangeParams{Type: "dynamic", StartIP: "10.77.0.100", EndIP: "10.77.0.150", Subnet: fmt.Sprint(n.ID)}); err != nil {
