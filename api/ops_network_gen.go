@@ -351,6 +351,7 @@ var handlersNetwork = []*Handler{
 			{Name: "name", Field: "Name", In: Form, Kind: String, Doc: "Name, default parent.vid"},
 			{Name: "vlan", Field: "VLAN", In: Form, Kind: String, Doc: "Tagged VLAN id"},
 			{Name: "parent", Field: "Parent", In: Form, Kind: Int, Doc: "Parent interface id"},
+			{Name: "parents", Field: "Parents", In: Form, Kind: String, Repeat: true, Doc: "The same under the name that other interfaces have for it; do not send with parent"},
 			{Name: "tags", Field: "Tags", In: Form, Kind: String, Repeat: true, CSV: true, Doc: "Tags"},
 			{Name: "mtu", Field: "MTU", In: Form, Kind: Int, Doc: "MTU"},
 			{Name: "accept_ra", Field: "AcceptRa", In: Form, Kind: DjBool, Doc: "Accept IPv6 router advertisements"},

@@ -497,6 +497,7 @@ type InterfacesCreateVlanParams struct {
 	Name     *string  // Name, default parent.vid
 	VLAN     *string  // Tagged VLAN id
 	Parent   *int64   // Parent interface id
+	Parents  []string // The same under the name that other interfaces have for it; do not send with parent
 	Tags     []string // Tags
 	MTU      *int64   // MTU
 	AcceptRa *bool    // Accept IPv6 router advertisements

@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func (c *candidate) matches(constraints []constraint) (m Matches) {
 const (
 	// searchTries is how often a search is made outside of the write. The last one is made inside, where nobody is faster.
 	searchTries     = 3
-	firstSearchPage = 8
+	firstSearchPage = 4
 	maxSearchPage   = 512
 	// maxVerbose bounds how many machines the verbose form tells of.
 	maxVerbose = 100000
@@ -149,7 +150,9 @@ func (s *Service) search(tx *storage.Tx, constraints []constraint, want int, ski
 
 // claims are the machines that calls of this process are about to take: each goes for one of its own. They only save work; the write decides.
 type claims struct {
-	mu   sync.Mutex
+	window int // how many of the cheapest free machines the first write looks at; 0: cheapWindow
+
+	mu   sync.Mutex          // guards ends
 	ends map[int64]time.Time // when the claim ended; zero: it has not
 }
 
@@ -248,13 +251,13 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 	return out, nil
 }
 
-// cheapWindow is how many of the cheapest free machines the first write looks at.
+// cheapWindow bounds what a write does before it leaves the search to readers.
 const cheapWindow = 256
 
 // takeOne takes the cheapest machine that meets the constraints; nil when there is none.
 func (s *Service) takeOne(ctx context.Context, constraints []constraint, req AllocateRequest) (*Allocation, error) {
 	write := func(narrow func(tx *storage.Tx, f *storage.NodeFilter) error) (out *Allocation, err error) {
-		return out, s.write(ctx, func(tx *storage.Tx) error {
+		err = s.write(ctx, func(tx *storage.Tx) error {
 			f := filterOf(constraints)
 			err := narrow(tx, &f)
 			if err == nil {
@@ -262,10 +265,11 @@ func (s *Service) takeOne(ctx context.Context, constraints []constraint, req All
 			}
 			return err
 		})
+		return out, err
 	}
 	all := false
 	out, err := write(func(tx *storage.Tx, f *storage.NodeFilter) (err error) {
-		f.Until, err = tx.CheapFree(cheapWindow)
+		f.Until, err = tx.CheapFree(cmp.Or(s.claims.window, cheapWindow))
 		all = f.Until == nil
 		return err
 	})

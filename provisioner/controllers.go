@@ -99,10 +99,10 @@ func (s *Service) ControllerPower(ctx context.Context, systemID, action string, 
 		if err := checkPerm(ctx, n, permEdit); err != nil {
 			return err
 		}
-		if n.PowerType == "" || n.PowerType == "manual" {
-			if action == PowerOff {
-				return nil
-			}
+		if n.PowerType == "manual" || n.PowerType == "" && action == PowerOff {
+			return nil // somebody goes there and does it
+		}
+		if n.PowerType == "" {
 			return Errorf(Unavailable, "The server cannot switch %s on: it has no power type.", n.Hostname)
 		}
 		ev := evReqStart

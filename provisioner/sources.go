@@ -45,7 +45,7 @@ func webURL(text string, schemes ...string) bool {
 
 func (in BootSourceInput) apply(b *storage.BootSource) error {
 	f := form{}
-	b.URL = strings.TrimRight(strings.TrimSpace(deref(in.URL, b.URL)), "/")
+	b.URL = strings.TrimSpace(deref(in.URL, b.URL)) // as typed: Terraform compares it with what it sent
 	b.Name = strings.TrimSpace(deref(in.Name, b.Name))
 	if b.Name == "" {
 		b.Name = b.URL
@@ -122,7 +122,7 @@ func saveSource(tx *storage.Tx, b *storage.BootSource) error {
 		for _, x := range []struct {
 			field, label string
 			same         bool
-		}{{"url", "Url", o.URL == b.URL}, {"name", "Name", o.Name == b.Name}, {"priority", "Priority", o.Priority == b.Priority}} {
+		}{{"url", "Url", strings.TrimRight(o.URL, "/") == strings.TrimRight(b.URL, "/")}, {"name", "Name", o.Name == b.Name}, {"priority", "Priority", o.Priority == b.Priority}} {
 			if x.same {
 				f[x.field] = []string{fmt.Sprintf("Boot source with this %s already exists.", x.label)}
 			}
