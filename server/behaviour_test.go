@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"mime/multipart"
 	"net/http"
 	"net/netip"
@@ -99,12 +100,12 @@ func TestBehaviourVerdicts(t *testing.T) {
 // world is a server with people to call it.
 type world struct {
 	*servertest.Env
-	t                          *testing.T
+	t                          testing.TB
 	admin, user, other, nobody who
 	count                      int // of machines made
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, Env: servertest.New(t, withDrivers)}
 	w.admin, w.user, w.nobody = who{w, w.Admin}, who{w, w.User}, who{w, w.Anon}
 	w.other = who{w, w.AddUser(t, "other", false)}
@@ -156,6 +157,11 @@ func (x who) raw(method, path, contentType, body string) *reply {
 // upload posts a multipart form with files: "field=file name=content".
 func (x who) upload(path string, form []string, files ...string) *reply {
 	x.w.t.Helper()
+	kind, body := multipartOf(form, files)
+	return x.reply("POST", path, form, x.Send(http.MethodPost, path, kind, body))
+}
+
+func multipartOf(form, files []string) (contentType string, body io.Reader) {
 	var b bytes.Buffer
 	m := multipart.NewWriter(&b)
 	for _, f := range form {
@@ -168,13 +174,13 @@ func (x who) upload(path string, form []string, files ...string) *reply {
 		_, _ = p.Write([]byte(part[2]))
 	}
 	_ = m.Close()
-	return x.reply("POST", path, form, x.Send(http.MethodPost, path, m.FormDataContentType(), &b))
+	return m.FormDataContentType(), &b
 }
 
 // reply is an answer that a case holds against what it should be.
 type reply struct {
 	servertest.Answer
-	t    *testing.T
+	t    testing.TB
 	what string
 }
 
@@ -519,8 +525,13 @@ func (w *world) deployable(status storage.NodeStatus, change ...func(*storage.No
 		w.image("ubuntu/jammy", "amd64/ga-22.04")
 		w.image("custom/web", "amd64/generic")
 	}
+	return w.deployableOn(subnets[0], status, change...)
+}
+
+func (w *world) deployableOn(subnet string, status storage.NodeStatus, change ...func(*storage.Node)) *node {
+	w.t.Helper()
 	n := w.machine(status, change...)
-	n.link(subnets[0], "")
+	n.link(subnet, "")
 	w.write(func(tx *storage.Tx) error {
 		n.disk.PartitionTable = "GPT"
 		if err := tx.UpdateBlockDevice(&n.disk); err != nil {

@@ -72,6 +72,8 @@ func TestBind(t *testing.T) {
 		field                 string
 		want                  any
 	}{
+		"boundary without quotes": {id: "machine.deploy", kind: "multipart/form-data; boundary====1==", path: machine, field: "Comment", want: ptr("hi"),
+			body: "--===1==\r\nContent-Disposition: form-data; name=\"comment\"\r\n\r\nhi\r\n--===1==--"},
 		"path":                    {id: "machine.read", path: machine, field: "SystemID", want: "abc123"},
 		"text":                    {id: "machine.deploy", kind: urlencoded, body: "comment=a+b%26c", path: machine, field: "Comment", want: ptr("a b&c")},
 		"absent text":             {id: "machine.deploy", kind: urlencoded, path: machine, field: "Comment", want: (*string)(nil)},

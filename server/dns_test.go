@@ -72,7 +72,7 @@ func TestDNSResources(t *testing.T) {
 		{admin, "POST", "dnsresources/", "fqdn=a.maas&address_ttl=2147483648", 400, "less than or equal to 2147483647"},
 		{admin, "POST", "dnsresources/", "fqdn=a.maas&address_ttl=x", 400, "address_ttl"},
 		{admin, "POST", "dnsresources/", "fqdn=under score.maas", 400, "Invalid dnsresource name: under score."},
-		{admin, "POST", "dnsresources/", "fqdn=a.maas&ip_addresses=10.1.0.5 2001:db8::5&address_ttl=0", 200, `"fqdn": "a.maas"`},
+		{admin, "POST", "dnsresources/", "fqdn=a.maas&ip_addresses=10.1.0.5 2001:db8::5&address_ttl=60", 200, `"fqdn": "a.maas"`},
 		{admin, "POST", "dnsresources/", "name=a&domain=maas", 400, "Labels must be unique within their zone."},
 		{admin, "POST", "dnsresources/", "name=a&domain=0", 400, "Labels must be unique within their zone."},
 		{admin, "POST", "dnsresources/", "fqdn=x.sub.maas", 200, `"ip_addresses": []`}, // the longest domain
@@ -84,7 +84,7 @@ func TestDNSResources(t *testing.T) {
 		{user, "GET", "dnsresources/?domain=nope", "", 404, "No Domain matches the given query."},
 		{user, "GET", "dnsresources/?name=nope", "", 200, "[]"},
 		{user, "GET", "dnsresources/?rrtype=aaaa", "", 200, `"fqdn": "a.maas"`},
-		{user, "GET", "dnsresources/1/", "", 200, `"address_ttl": 0`},
+		{user, "GET", "dnsresources/1/", "", 200, `"address_ttl": 60`},
 		{user, "GET", "dnsresources/99/", "", 404, "No DNSResource matches the given query."},
 		{user, "PUT", "dnsresources/1/", "name=b", 403, ""},
 		{admin, "PUT", "dnsresources/99/", "name=b", 404, "No DNSResource matches the given query."},

@@ -70,7 +70,7 @@ func (s *Server) InterfacesCreateBridge(ctx context.Context, p api.InterfacesCre
 
 // InterfacesCreateVlan puts an interface for a tagged VLAN on one of a machine's interfaces.
 func (s *Server) InterfacesCreateVlan(ctx context.Context, p api.InterfacesCreateVlanParams) (oapi.Response, error) {
-	below, err := parents(&p.Input, p.Parent, nil)
+	below, err := parents(&p.Input, p.Parent, p.Parents)
 	if err != nil {
 		return oapi.Response{}, err
 	}

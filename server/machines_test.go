@@ -2,7 +2,6 @@ package server_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -139,46 +138,6 @@ func TestMachines(t *testing.T) {
 	if again["system_id"] != anon["system_id"] {
 		t.Fatalf("enlisted twice: %v", again)
 	}
-}
-
-func TestAllocateExplains(t *testing.T) {
-	db := storagetest.New(t)
-	e := servertest.On(t, db, withDrivers)
-	storagetest.Fleet(t, db, 3)
-	a := e.User.Send(http.MethodPost, "/MAAS/api/2.0/machines/?op=allocate", "application/x-www-form-urlencoded",
-		strings.NewReader("mem=9000&cpu_count=6&not_tags=virtual"), "X-Ingot-Explain", "1")
-	if a.Status != 409 || a.Header.Get("Content-Type") != "application/problem+json" {
-		t.Fatalf("%d %s %s", a.Status, a.Header.Get("Content-Type"), a.Text())
-	}
-	var doc struct {
-		Detail   string `json:"detail"`
-		Machines []struct {
-			SystemID string   `json:"system_id"`
-			Reasons  []string `json:"reasons"`
-		} `json:"machines"`
-	}
-	if err := json.Unmarshal(a.Body, &doc); err != nil {
-		t.Fatal(err)
-	}
-	if len(doc.Machines) != 3 || !strings.HasPrefix(doc.Detail, "No available machine") {
-		t.Fatalf("%+v", doc)
-	}
-	want := "it has 8192 MiB of memory, of 9000 asked for; it has 4 CPU, of 6 asked for; it has the tag virtual"
-	if got := strings.Join(doc.Machines[0].Reasons, "; "); got != want {
-		t.Fatalf("%s", got)
-	}
-	// The dry run chooses and takes nothing.
-	for range 2 {
-		expect(t, e.User.Post("/MAAS/api/2.0/machines/?op=allocate", "dry_run", "true", "tags", "virtual", "subnets", "fleet"), 200, `"constraints_by_type": {}`)
-	}
-	expect(t, e.User.Get("/MAAS/api/2.0/machines/?op=list_allocated"), 200, "[]")
-	expect(t, e.User.Post("/MAAS/api/2.0/machines/?op=allocate", "agent_name", "a1"), 200, `"owner": "user"`)
-	expect(t, e.User.Get("/MAAS/api/2.0/machines/?op=list_allocated"), 200, `"hostname": "machine-0"`)
-	expect(t, e.User.Get("/MAAS/api/2.0/machines/?agent_name=a1"), 200, `"hostname": "machine-0"`)
-	id := "/MAAS/api/2.0/machines/n00000/"
-	expect(t, e.User.Post(id+"?op=set_workload_annotations", "role", "db"), 200, `"role": "db"`)
-	expect(t, e.Admin.Post(id+"?op=set_owner_data", "role", "x"), 409, "")
-	expect(t, e.User.Post(id+"?op=set_owner_data", "role", ""), 200, `"owner_data": {}`)
 }
 
 // BenchmarkMachineList is GET machines/ at ten thousand machines: query, rendering and writing.

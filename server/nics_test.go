@@ -80,7 +80,9 @@ func TestBondsBridgesVLANs(t *testing.T) {
 		{admin, "POST", base + "?op=create_vlan", fmt.Sprintf("vlan=5001&parent=%d", id["eno3"]), 400, "A VLAN interface can only belong to a tagged VLAN."},
 		{admin, "POST", base + "?op=create_vlan", fmt.Sprintf("vlan=5004&parent=%d", id["eno3"]), 400, "A VLAN interface can only belong to a tagged VLAN on the same fabric as its parent interface."},
 		{admin, "POST", base + "?op=create_vlan", fmt.Sprintf("vlan=5002&parent=%d", id["eno1"]), 400, "A VLAN interface can't have a parent that is already in a bond."},
-		{admin, "POST", base + "?op=create_vlan", fmt.Sprintf("vlan=5002&parent=%d", id["eno3"]), 200, `"name": "eno3.20"`},
+		{admin, "POST", base + "?op=create_vlan", fmt.Sprintf("vlan=5002&parents=%d&parents=%d", id["eno3"], id["eno1"]), 400, "A VLAN interface must have exactly one parent."},
+		// Terraform's client says parents.
+		{admin, "POST", base + "?op=create_vlan", fmt.Sprintf("vlan=5002&parents=%d", id["eno3"]), 200, `"name": "eno3.20"`},
 		{admin, "POST", base + "?op=create_vlan", fmt.Sprintf("vlan=5002&parent=%d", id["eno3"]), 400, "Node host-abc123 already has an interface named 'eno3.20'."},
 
 		{admin, "POST", base + "?op=create_bridge", "", 400, `"mac_address": [ "This field cannot be blank." ], "name": [ "This field is required." ], "parent": [ "A bridge interface must have at least one parent." ]`},

@@ -37,8 +37,13 @@ func (s *Server) dispatch(r oapi.Route) echo.HandlerFunc {
 				return err
 			}
 		}
+		old, _ := c.Get(v1Key).(v1)
+		name, err := old.op(q, req.Method, pathOp)
+		if err != nil {
+			return err
+		}
 		variant := slices.Contains(r.Handler.AnonMethods, req.Method)
-		op := findOp(r.Handler, req.Method, q.op(pathOp))
+		op := findOp(r.Handler, req.Method, name)
 		auth := api.Operation{Handler: r.Handler, Method: req.Method}
 		if op != nil {
 			auth = *op
@@ -60,9 +65,11 @@ func (s *Server) dispatch(r oapi.Route) echo.HandlerFunc {
 			if err := q.readBody(req, limit); err != nil {
 				return err
 			}
-			op = findOp(r.Handler, req.Method, q.op(pathOp))
+			if name, err = old.op(q, req.Method, pathOp); err != nil {
+				return err
+			}
+			op = findOp(r.Handler, req.Method, name)
 		}
-		name := q.op(pathOp)
 		switch {
 		case op == nil, op.AnonOnly && !actor.Anonymous:
 			return noSuchOp(r.Handler, req.Method, name)
@@ -80,7 +87,11 @@ func (s *Server) dispatch(r oapi.Route) echo.HandlerFunc {
 		if f := q.query.Get("format"); f != "" && f != "json" && q.maas {
 			return wireError{status: http.StatusBadRequest, text: "Invalid output format specified '" + f + "'."}
 		}
-		return s.idempotent(c, q, func(ctx context.Context) (oapi.Response, error) { return s.call(ctx, c, q) })
+		call := s.call
+		if old != nil {
+			call = s.callV1
+		}
+		return s.idempotent(c, q, func(ctx context.Context) (oapi.Response, error) { return call(ctx, c, q) })
 	}
 }
 

@@ -103,7 +103,7 @@ func (s *Server) routes() {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.fail
-	e.Pre(s.trace, s.logRequests, s.recover)
+	e.Pre(s.trace, s.logRequests, s.recover, translateV1)
 	for _, r := range oapi.Routes() {
 		h := s.dispatch(r)
 		e.Any(r.Echo, h)
@@ -125,11 +125,9 @@ func (s *Server) routes() {
 	get("/MAAS/api/2.0/openapi.yaml", document(openapi.MAAS))
 	get("/ingot/v1/openapi.yaml", document(openapi.Ingot))
 	get("/healthz", s.healthz)
-	gone := func(echo.Context) error {
-		return wireError{status: http.StatusGone, text: "The 1.0 API is no longer available. Please use API version 2.0."}
-	}
-	e.Any("/MAAS/api/1.0", gone)
-	e.Any("/MAAS/api/1.0/*", gone)
+	gone := func(echo.Context) error { return errV1Gone } // but for what translateV1 took away
+	e.Any(v1Root, gone)
+	e.Any(v1Root+"/*", gone)
 	s.accountRoutes(e)
 	for _, m := range s.config.Mounts {
 		h := m.Handler

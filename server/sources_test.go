@@ -67,7 +67,7 @@ func TestBootSources(t *testing.T) {
 		{admin, "POST", "boot-sources/", "url=http://images.maas.io/ephemeral-v3/stable/&keyring_filename=/k", 400, "Boot source with this Url already exists."},
 		{admin, "POST", "boot-sources/", "url=http://x&keyring_filename=/k&priority=1", 400, "Boot source with this Priority already exists."},
 		{admin, "POST", "boot-sources/", "url=http://x&keyring_filename=/k&priority=-1", 400, "greater than or equal to 0"},
-		{admin, "POST", "boot-sources/", "url=http://img.example/s/&keyring_filename=/usr/share/k.gpg", 201, `"url": "http://img.example/s"`},
+		{admin, "POST", "boot-sources/", "url=http://img.example/s/&keyring_filename=/usr/share/k.gpg", 201, `"url": "http://img.example/s/"`},
 		{admin, "GET", "boot-sources/2/", "", 200, `"priority": 2`},
 		{admin, "POST", "boot-sources/", "url=http://open.example&skip_keyring_verification=true&name=open&enabled=0", 201, `"enabled": false`},
 		{admin, "PUT", "boot-sources/3/", "skip_keyring_verification=false", 400, "One of keyring_data or keyring_filename must be specified."},

@@ -32,6 +32,7 @@ var ruleList = []rule{
 	{of: "provisioner", only: []string{"provisioner", "storage", "api", "internal"}, why: "the rules do not know how they are called: no HTTP, no rack"},
 	{of: "provisioner/power", only: []string{"provisioner/power"}, why: "drivers run on racks: whatever they import, every rack carries"},
 	{of: "provisioner/layout", only: []string{"api", "provisioner/layout"}, why: "layouts are pure: records in, plan out, no store"},
+	{of: "provisioner/tagdef", only: []string{"provisioner/tagdef"}, why: "definitions are pure: documents and an expression in, a verdict out"},
 	{of: "provisioner/content", only: []string{"provisioner/content"}, why: "blobs are files: what they mean is somebody else's"},
 	{of: "provisioner/jobs", only: []string{"storage", "provisioner/jobs"}, why: "the queue does not know what jobs do"},
 	{of: "server", only: []string{"server", "provisioner", "storage", "api", "openapi", "internal"},

@@ -131,7 +131,8 @@ func TestDatasource(t *testing.T) {
 		{"curtin/2012-03-01/meta-data/instance-id", auth, 200, id},
 		{"latest/user-data", auth, 200, "ingot-agent"},
 		{"curtin/latest/user-data", auth, 200, "ingot-agent"},
-		{"2012-03-01/maas-scripts", auth, 204, ""},
+		{"2012-03-01/maas-scripts", auth, 200, `"path":"commissioning/50-maas-01-commissioning"`},
+		{"curtin/2012-03-01/maas-scripts", auth, 200, "index.json"},
 		{"latest/ingot-task", auth, 200, `{"step":"commission"`},
 		{"latest/meta-data/instance-id", "", 200, "i-maas-enlistment"},
 		{"enlist/latest/meta-data/local-hostname", "", 200, "maas-enlisting-node"},
@@ -153,7 +154,7 @@ func TestDatasource(t *testing.T) {
 	} {
 		status, body, h := s.do("GET", Prefix+x.path, x.auth, "", nil)
 		if status != x.status || !strings.Contains(body, x.body) {
-			t.Errorf("%s: %d %q", x.path, status, body)
+			t.Errorf("%s: %d %.300q", x.path, status, body)
 		}
 		if status == 401 && h.Get("Date") == "" {
 			t.Errorf("%s: 401 without Date", x.path)

@@ -164,9 +164,9 @@ func (c Credentials) Valid(r *http.Request, consumerSecret, tokenSecret string) 
 // between may have ended TLS or changed the host.
 func (c Credentials) bases(r *http.Request) []string {
 	params := []string{c.params(r, true)}
-	if kind := r.Header.Get("Content-Type"); len(r.PostForm) > 0 && isForm(kind) && (r.Method != http.MethodPost || kind != formType) {
-		// The standard covers every form, and some libraries (that of the Cluster API provider) a plain POST's alone. Whoever
-		// changes such a body on its way is kept out by TLS, as with PLAINTEXT.
+	if r.Method == http.MethodPut && len(r.PostForm) > 0 {
+		// The standard covers every form; the library below the Cluster API provider covers a POST's alone. Whoever would change such a body
+		// on its way is kept out by TLS, as with PLAINTEXT.
 		params = append(params, c.params(r, false))
 	}
 	hosts := []string{r.Host}
@@ -190,13 +190,6 @@ func (c Credentials) bases(r *http.Request) []string {
 	return out
 }
 
-const formType = "application/x-www-form-urlencoded"
-
-func isForm(contentType string) bool {
-	t, _, _ := strings.Cut(contentType, ";")
-	return strings.EqualFold(strings.TrimSpace(t), formType)
-}
-
 // params are the request's parameters as a signature covers them: sorted, those of the form only if wanted.
 func (c Credentials) params(r *http.Request, form bool) string {
 	type pair struct{ k, v string }
@@ -212,7 +205,7 @@ func (c Credentials) params(r *http.Request, form bool) string {
 		}
 	}
 	add(r.URL.Query())
-	if form && isForm(r.Header.Get("Content-Type")) {
+	if t, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); form && strings.EqualFold(strings.TrimSpace(t), "application/x-www-form-urlencoded") {
 		add(r.PostForm)
 	}
 	for k, v := range c.header {

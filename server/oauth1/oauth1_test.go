@@ -120,6 +120,30 @@ func TestHMACCoversForm(t *testing.T) {
 	}
 }
 
+// A PUT may be signed without its form, as one library does. Nothing else may.
+func TestHMACOfPutMayLeaveOutForm(t *testing.T) {
+	for _, x := range []struct {
+		method        string
+		covered, want bool
+	}{{"PUT", true, true}, {"PUT", false, true}, {"POST", true, true}, {"POST", false, false}} {
+		r := httptest.NewRequest(x.method, "http://example.com/zones/", nil)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.PostForm = url.Values{"name": {"a b"}}
+		p := params()
+		r.Header.Set("Authorization", header(p))
+		c := Credentials{Method: HMACSHA1, header: p}
+		text := x.method + "&" + Escape("http://example.com/zones/") + "&" + Escape(c.params(r, x.covered))
+		m := hmac.New(sha1.New, []byte("&s"))
+		m.Write([]byte(text))
+		p["oauth_signature"] = base64.StdEncoding.EncodeToString(m.Sum(nil))
+		r.Header.Set("Authorization", header(p))
+		c, ok := FromRequest(r)
+		if got := ok && c.Valid(r, "", "s"); got != x.want {
+			t.Errorf("%s, form covered %v: %v", x.method, x.covered, got)
+		}
+	}
+}
+
 func TestPlaintext(t *testing.T) {
 	for sig, want := range map[string]bool{"&s3cret": true, "s3cret": false, "&": false, "&s3cre": false, "x&s3cret": false, "%26s3cret": false} {
 		p := params()

@@ -71,7 +71,8 @@ func On(t testing.TB, db *storage.DB, opts ...Option) *Env {
 	logs := &Log{}
 	log := slog.New(slog.NewTextHandler(logs, nil))
 	checks := newChecker(t)
-	pc := provisioner.Config{DB: db, Log: log, Content: store, DataDir: t.TempDir()}
+	pc := provisioner.Config{DB: db, Log: log, Content: store, DataDir: t.TempDir(),
+		KeyHosts: provisioner.KeyHosts{Launchpad: nowhere, GitHub: nowhere}}
 	sc := server.Config{Log: log, Subversion: "test", Observe: checks.observe}
 	for _, o := range opts {
 		o(&pc, &sc)
@@ -89,6 +90,9 @@ func On(t testing.TB, db *storage.DB, opts ...Option) *Env {
 	e.Anon = &Caller{t: t, env: e}
 	return e
 }
+
+// nowhere refuses every connection: no test asks the world.
+const nowhere = "http://127.0.0.1:1"
 
 // AddUser makes a user with an API key.
 func (e *Env) AddUser(t testing.TB, name string, admin bool) *Caller {
