@@ -404,7 +404,7 @@ func (a *agent) disk(raw json.RawMessage) (map[string]string, error) {
 	}
 	for _, d := range disks {
 		if want.Serial != "" && d.Serial == want.Serial && (want.Model == "" || d.Model == want.Model) ||
-			want.Serial == "" && (want.Path == d.Path || d.ByID != "" && want.Path == "/dev/disk/by-id/"+d.ByID || d.Name == want.Name) {
+			want.Serial == "" && (want.Path != "" && want.Path == d.Path || d.ByID != "" && want.Path == "/dev/disk/by-id/"+d.ByID || d.Name == want.Name) {
 			return map[string]string{"name": d.Name, "path": "/dev/" + d.Name, "model": d.Model, "serial": d.Serial, "input": "/dev/" + d.Name}, nil
 		}
 	}

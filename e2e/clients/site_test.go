@@ -1,17 +1,25 @@
 package clients
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	maas "github.com/canonical/gomaasclient/client"
 )
 
 // site is a running server with lab machines behind it.
@@ -85,6 +93,48 @@ func dev(t *testing.T, n int) site {
 		t.Fatal(err)
 	}
 	return site{url: "http://" + addr + "/MAAS", key: strings.TrimSpace(string(key))}
+}
+
+// upload gives the server an image: what it is, and then its bytes where the answer says.
+func upload(t *testing.T, c *maas.APIClient, name, title string, content []byte) {
+	t.Helper()
+	sum := sha256.Sum256(content)
+	var made struct {
+		Sets map[string]struct {
+			Files map[string]struct {
+				UploadURI string `json:"upload_uri"`
+			} `json:"files"`
+		} `json:"sets"`
+	}
+	err := c.GetSubObject("boot-resources").Post("", url.Values{"name": {name}, "title": {title}, "architecture": {"amd64/generic"}, "filetype": {"tgz"},
+		"sha256": {hex.EncodeToString(sum[:])}, "size": {strconv.Itoa(len(content))}}, func(data []byte) error { return json.Unmarshal(data, &made) })
+	if err != nil {
+		t.Fatalf("image %s: %v", name, err)
+	}
+	for _, s := range made.Sets {
+		for _, f := range s.Files {
+			to := *c.AuthClient.APIURL
+			to.Path = f.UploadURI
+			req, err := http.NewRequestWithContext(t.Context(), "PUT", to.String(), bytes.NewReader(content))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/octet-stream")
+			if err := c.AuthClient.Signer.OAuthSign(req); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != 200 {
+				t.Fatalf("chunk of %s: %s", name, res.Status)
+			}
+			return
+		}
+	}
+	t.Fatalf("image %s has no place to upload to: %+v", name, made)
 }
 
 func freeAddr(t *testing.T) string {
