@@ -21,7 +21,7 @@ export PATH := $(GODIR):$(PATH)
 export GOTOOLCHAIN ?= auto
 export CGO_ENABLED ?= 0
 
-.PHONY: help run test build generate lint race e2e e2e-full e2e-clients e2e-typescript bench image clean go
+.PHONY: help run test build generate lint race fuzz e2e e2e-full e2e-clients e2e-typescript bench image clean go
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ lint: go ## gofmt, go vet, import rules
 race: go ## the core packages under the race detector
 	@scripts/need.sh gcc libc6-dev
 	CGO_ENABLED=1 go test -race -short -timeout 30m $(TESTFLAGS) $(CORE)
+
+fuzz: go ## each fuzz target for FUZZTIME (10s); FUZZ='server Fuzz' chooses
+	scripts/fuzz.sh $${FUZZTIME:-10s} $(if $(FUZZ),'$(FUZZ)')
 
 e2e-clients: build ## gomaasclient and gomaasapi against lab machines
 	cd e2e/clients && go test -count=1 $(TESTFLAGS) .
