@@ -464,7 +464,7 @@ func TestInitialLinks(t *testing.T) {
 }
 
 // What strangers put into paths and parameters never panics, and what is found is really there.
-func FuzzSpecifiers(f *testing.F) {
+func FuzzPathSpecifiers(f *testing.F) {
 	c := &storage.Catalogue{
 		Fabrics: map[int64]*storage.Fabric{0: {ID: 0, Name: "fabric-0"}},
 		VLANs:   map[int64]*storage.VLAN{5001: {ID: 5001, FabricID: 0}, 5002: {ID: 5002, FabricID: 9, VID: 7}},
