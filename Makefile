@@ -21,7 +21,7 @@ export PATH := $(GODIR):$(PATH)
 export GOTOOLCHAIN ?= auto
 export CGO_ENABLED ?= 0
 
-.PHONY: help run test build generate lint race fuzz e2e e2e-full e2e-clients e2e-typescript bench image clean go
+.PHONY: help run test build generate lint race fuzz e2e e2e-full e2e-clients e2e-juju e2e-typescript bench image clean go
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ fuzz: go ## each fuzz target for FUZZTIME (10s); FUZZ='server Fuzz' chooses
 e2e-clients: build ## gomaasclient and gomaasapi against lab machines
 	cd e2e/clients && go test -count=1 $(TESTFLAGS) .
 
+e2e-juju: build ## Juju's own MAAS provider against lab machines; the first time it compiles a good part of Juju, for some minutes
+	cd e2e/juju && go test -count=1 $(TESTFLAGS) .
+
 e2e-qemu: build ## one BIOS and one UEFI machine with real firmware through their whole life, over region and rack, with gomaasclient
 	@scripts/need.sh $(E2E)
 	images=$$(bin/ingot image build) && cd e2e/clients && INGOT_QEMU=1 INGOT_IMAGES=$$images go test -count=1 -v -timeout 45m ./machines
@@ -69,7 +72,7 @@ e2e-typescript: go ## a TypeScript client of the published documents: generated,
 	@command -v node >/dev/null && command -v npm >/dev/null || scripts/need.sh nodejs npm
 	go test -count=1 -tags typescript $(TESTFLAGS) ./e2e/typescript
 
-e2e: build e2e-clients e2e-typescript e2e-qemu ## real clients on lab machines, and machines with real firmware
+e2e: build e2e-clients e2e-juju e2e-typescript e2e-qemu ## real clients on lab machines, and machines with real firmware
 
 e2e-full: e2e ## e2e, and what takes longer: the agent alone on QEMU machines of each firmware
 	INGOT_QEMU=1 go test -count=1 -v -timeout 60m ./lab/qemu

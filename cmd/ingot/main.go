@@ -27,7 +27,6 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	// Garbage of many short requests is cheaper to keep a little longer than to collect at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once: whoever sends it does not want to wait for the orderly end.

@@ -12,7 +12,6 @@ require (
 	github.com/fatih/color v1.15.0 // indirect
 	github.com/google/go-querystring v1.2.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/juju/collections v1.0.4 // indirect
 	github.com/juju/errors v1.0.0 // indirect
 	github.com/juju/loggo v1.0.0 // indirect
 	github.com/juju/mgo/v2 v2.0.3 // indirect
@@ -36,6 +35,7 @@ require (
 
 require (
 	github.com/ingot-metal/ingot v0.0.0
+	github.com/juju/collections v1.0.4
 	golang.org/x/crypto v0.58.0
 )
 

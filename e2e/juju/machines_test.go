@@ -85,20 +85,16 @@ func (m *model) constrained(p plant) {
 			t.Errorf("volume %s", v.Tag)
 		}
 	}
-	// Addresses are there before the machine is.
-	bySpace := map[network.Id]string{}
+	// An interface in each space; the addresses are given out at deploy, as in MAAS, and Juju reads them later.
+	subnetOf := map[network.Id]network.Id{}
 	for _, n := range res.NetworkInfo {
-		for _, a := range n.Addresses {
-			if a.Value != "" {
-				bySpace[n.ProviderSpaceId] = a.Value
-			}
-		}
-		if n.MTU == 0 || n.MACAddress == "" || n.ProviderVLANId == "" || !slices.Contains(n.DNSSearchDomains, "maas") {
+		subnetOf[n.ProviderSpaceId] = n.ProviderSubnetId
+		if n.MTU == 0 || n.MACAddress == "" || n.ProviderVLANId == "" || !slices.Contains(n.DNSSearchDomains, "maas") || n.GatewayAddress.Value == "" || len(n.DNSServers) != 1 {
 			t.Errorf("interface: %+v", n)
 		}
 	}
-	if !strings.HasPrefix(bySpace[network.Id(p.private)], "10.78.0.") || !strings.HasPrefix(bySpace[network.Id(p.public)], "10.77.0.") {
-		t.Errorf("addresses by space: %v", bySpace)
+	if len(subnetOf) != 2 || subnetOf[network.Id(p.private)] != network.Id(p.priv) || subnetOf[network.Id(p.public)] != network.Id(p.lab) {
+		t.Errorf("subnets by space: %v", subnetOf)
 	}
 
 	// By name of the machine, by id, by zone; the fourth is the one that no constraint of these leaves out.
@@ -125,9 +121,12 @@ func (m *model) constrained(p plant) {
 			t.Fatalf("addresses of %s: %v", x, err)
 		}
 		if x == id {
-			wantValues(t, "addresses of the running machine", addrs, bySpace[network.Id(p.private)], bySpace[network.Id(p.public)])
+			if len(addrs) != 2 {
+				t.Errorf("addresses: %+v", addrs)
+			}
 			for _, a := range addrs {
-				if a.SpaceName == "" || a.ProviderSpaceID == "" || a.CIDR == "" {
+				want, ok := map[network.SpaceName][2]string{"private": {p.private, "10.78.0.0/24"}, "public": {p.public, "10.77.0.0/24"}}[a.SpaceName]
+				if !ok || string(a.ProviderSpaceID) != want[0] || a.CIDR != want[1] || !strings.HasPrefix(a.Value, strings.TrimSuffix(want[1], "0/24")) || a.ConfigType != network.ConfigStatic {
 					t.Errorf("address %+v", a)
 				}
 			}

@@ -2,9 +2,16 @@ package juju
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"os"
 	"slices"
 	"strings"
@@ -36,7 +43,6 @@ import (
 const (
 	controllerUUID = "7ea9c4f0-0b1a-4c51-8a4c-2f1f5a0e0001"
 	modelUUID      = "7ea9c4f0-0b1a-4c51-8a4c-2f1f5a0e0002"
-	caCert         = "not looked at: nobody connects to this controller"
 )
 
 // callContext says how to tell Juju that a credential is no good any more.
@@ -60,7 +66,7 @@ func spec(t *testing.T, s *site, key string) cloudspec.CloudSpec {
 func modelConfig(t *testing.T) *config.Config {
 	t.Helper()
 	cfg, err := config.New(config.UseDefaults, map[string]any{"type": "maas", "name": "e2e", "uuid": modelUUID, "agent-version": "3.5.0",
-		"authorized-keys": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHh6 e2e", "resource-tags": "purpose=e2e"})
+		"authorized-keys": sshPublicKey(t), "resource-tags": "purpose=e2e"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +105,36 @@ func open(t *testing.T, s *site) *model {
 	return &model{t: t, s: s, env: env, net: net, ctx: ctx}
 }
 
+// sshPublicKey makes an authorized_keys line of a fresh ed25519 key (RFC 8709).
+func sshPublicKey(t *testing.T) string {
+	t.Helper()
+	pub, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blob []byte
+	for _, part := range [][]byte{[]byte("ssh-ed25519"), pub} {
+		blob = binary.BigEndian.AppendUint32(blob, uint32(len(part)))
+		blob = append(blob, part...)
+	}
+	return "ssh-ed25519 " + base64.StdEncoding.EncodeToString(blob) + " e2e"
+}
+
+// caCert makes a certificate, for a controller that nobody will connect to.
+func caCert(t *testing.T) string {
+	t.Helper()
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, form, form, pub, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
 func jujuTools() tools.List {
 	return tools.List{{Version: version.MustParseBinary("3.5.0-ubuntu-amd64"), URL: "https://agents.example/juju-3.5.0.tgz", SHA256: strings.Repeat("0", 64), Size: 1}}
 }
@@ -111,7 +147,7 @@ func (m *model) machine(id, cons string, more func(*environs.StartInstanceParams
 		m.t.Fatal(err)
 	}
 	cfg, err := instancecfg.NewInstanceConfig(names.NewControllerTag(controllerUUID), id, "nonce", "released", corebase.MakeDefaultBase("ubuntu", "22.04"), &api.Info{
-		Addrs: []string{"10.77.0.1:17070"}, Tag: names.NewMachineTag(id), Password: "p", CACert: caCert, ModelTag: names.NewModelTag(modelUUID)})
+		Addrs: []string{"10.77.0.1:17070"}, Tag: names.NewMachineTag(id), Password: "p", CACert: caCert(m.t), ModelTag: names.NewModelTag(modelUUID)})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -141,20 +177,6 @@ func (m *model) running(id instance.Id) instances.Instance {
 		return st.Status == status.Running, st.Message
 	})
 	return inst
-}
-
-// wantValues fails unless the addresses hold exactly these values.
-func wantValues(t *testing.T, what string, got network.ProviderAddresses, want ...string) {
-	t.Helper()
-	var values []string
-	for _, a := range got {
-		values = append(values, a.Value)
-	}
-	slices.Sort(values)
-	slices.Sort(want)
-	if !slices.Equal(values, want) {
-		t.Errorf("%s: %q, want %q", what, values, want)
-	}
 }
 
 // plant is what the operator made for the models: the ids of spaces and of the machine that has everything.
@@ -314,7 +336,7 @@ func (m *model) bootstrap() {
 	if _, err := m.env.ControllerInstances(m.ctx, controllerUUID); !errors.Is(err, environs.ErrNotBootstrapped) {
 		t.Errorf("controllers before there is one: %v", err)
 	}
-	cfg, err := controller.NewConfig(controllerUUID, caCert, map[string]any{})
+	cfg, err := controller.NewConfig(controllerUUID, caCert(t), map[string]any{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,9 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
+// patience is for one step of an emulated machine on a computer that is busy with other things. A step takes a minute or two otherwise.
+const patience = 12 * time.Minute
+
 func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage bool) {
 	t := s.t
 	if err := s.MAASServer.Post("ingot_boot_environment", environment); err != nil {
@@ -82,7 +85,7 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 		return m
 	}
 
-	s.wait(4*time.Minute, "the machine has enlisted itself", func() (bool, string) {
+	s.wait(patience, "the machine has enlisted itself", func() (bool, string) {
 		all, err := s.Machines.Get(&entity.MachinesParams{MACAddress: []string{vm.MAC}})
 		if err != nil {
 			t.Fatal(err)
@@ -93,7 +96,7 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 		id = all[0].SystemID
 		return true, ""
 	})
-	m := reach(3*time.Minute, "New", "off", "Commissioning")
+	m := reach(patience, "New", "off", "Commissioning")
 	if m.PowerType != "ipmi" {
 		t.Fatalf("power type %q: the machine did not find its BMC", m.PowerType)
 	}
@@ -101,7 +104,7 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 	if _, err := s.Machine.Commission(id, &entity.MachineCommissionParams{}); err != nil {
 		t.Fatal(err)
 	}
-	m = reach(4*time.Minute, "Ready", "off", "Commissioning", "Testing")
+	m = reach(patience, "Ready", "off", "Commissioning", "Testing")
 	if m.CPUCount != 2 || m.Memory < 1000 || len(m.BlockDeviceSet) != 2 || m.BootDisk.Serial != vm.DiskSerial(0) || m.BiosBootMethod == "" {
 		t.Fatalf("inventory: %d CPU, %d MiB, %d disks, boot disk %q, boot method %q", m.CPUCount, m.Memory, len(m.BlockDeviceSet), m.BootDisk.Serial, m.BiosBootMethod)
 	}
@@ -124,12 +127,12 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 	if _, err := s.Machine.Deploy(id, &entity.MachineDeployParams{DistroSeries: "custom/debian-12", UserData: base64.StdEncoding.EncodeToString([]byte(userData))}); err != nil {
 		t.Fatal(err)
 	}
-	m = reach(8*time.Minute, "Deployed", "", "Deploying")
+	m = reach(patience, "Deployed", "", "Deploying")
 	if len(m.IPAddresses) == 0 {
 		t.Fatal("the deployed machine has no address")
 	}
 	ip := m.IPAddresses[0].String()
-	out := s.ssh(vm, ip, "cat /etc/e2e && hostname && findmnt -no SOURCE / && sudo id -u && ip -4 -o addr show scope global", 4*time.Minute)
+	out := s.ssh(vm, ip, "cat /etc/e2e && hostname && findmnt -no SOURCE / && sudo id -u && ip -4 -o addr show scope global", patience)
 	t.Logf("%.0f s after power-on, over ssh: %q", time.Since(begun).Seconds(), out)
 	for _, want := range []string{"from-user-data", m.Hostname, "/dev/vda", "\n0\n", ip} {
 		if !strings.Contains(out, want) {
@@ -143,7 +146,7 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 	if _, err := s.Machine.Release(id, &entity.MachineReleaseParams{Erase: true, QuickErase: true}); err != nil {
 		t.Fatal(err)
 	}
-	m = reach(4*time.Minute, "Ready", "off", "Disk erasing", "Releasing")
+	m = reach(patience, "Ready", "off", "Disk erasing", "Releasing")
 	if m.Owner != "" {
 		t.Fatalf("after release the owner is %q", m.Owner)
 	}
@@ -154,11 +157,11 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 // rebootWithoutRegion stops the region and reboots a deployed machine: its rack gives it its address and lets it boot from its disk.
 func (s *site) rebootWithoutRegion(vm *qemu.Machine, ip string) {
 	// Not before the first boot is over: what it wrote must be on the disk.
-	before := s.ssh(vm, ip, "sudo cloud-init status --wait >/dev/null; sync; cat /proc/sys/kernel/random/boot_id", 4*time.Minute)
+	before := s.ssh(vm, ip, "sudo cloud-init status --wait >/dev/null; sync; cat /proc/sys/kernel/random/boot_id", patience)
 	s.region.stop(s.t)
 	s.ssh(vm, ip, "sudo systemd-run --on-active=1 systemctl reboot", time.Minute)
-	s.wait(5*time.Minute, "the machine is back without the region", func() (bool, string) {
-		after := s.ssh(vm, ip, "cat /proc/sys/kernel/random/boot_id", 4*time.Minute)
+	s.wait(patience, "the machine is back without the region", func() (bool, string) {
+		after := s.ssh(vm, ip, "cat /proc/sys/kernel/random/boot_id", patience)
 		return after != before, after
 	})
 	s.startRegion()

@@ -91,6 +91,13 @@ func (m *machine) GetBootFlags(context.Context) (*types.BootOptionParam_BootFlag
 	return &c, nil
 }
 
+// told is what the chassis was made to do, and what it is then. The BMC answers in goroutines of its own.
+func (m *machine) told() (on bool, calls string, flags *types.BootOptionParam_BootFlags) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.on, strings.Join(m.calls, " "), m.flags
+}
+
 type board struct {
 	*mock.HAL
 	m *machine
@@ -222,13 +229,13 @@ func TestActions(t *testing.T) {
 			if err := tc.do(fast(), t.Context(), p); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(m.calls, " "); got != tc.calls {
+			_, got, f := m.told()
+			if got != tc.calls {
 				t.Errorf("the chassis was told %q, want %q", got, tc.calls)
 			}
 			if !tc.wantBoot {
 				return
 			}
-			f := m.flags
 			if f == nil || !f.BootFlagsValid || f.Persist || f.BootDeviceSelector != types.BootDeviceSelectorForcePXE || bool(f.BIOSBootType) != tc.efi {
 				t.Errorf("boot flags %+v, want PXE once, efi %v", f, tc.efi)
 			}
@@ -286,8 +293,9 @@ func TestBusy(t *testing.T) {
 	for _, code := range []types.CompletionCode{types.CodeNodeBusy, types.CodeProcessTimeout} {
 		m := &machine{noise: 3, code: code}
 		p := startBMC(t, m, 0, 3, 17)
-		if err := fast().On(t.Context(), p); err != nil || !m.on {
-			t.Errorf("%#02x: on=%v, %v", uint8(code), m.on, err)
+		err := fast().On(t.Context(), p)
+		if on, _, _ := m.told(); err != nil || !on {
+			t.Errorf("%#02x: on=%v, %v", uint8(code), on, err)
 		}
 	}
 	m := &machine{noise: 1000, code: types.CodeNodeBusy}
