@@ -33,7 +33,14 @@ export DEBIAN_FRONTEND=noninteractive
 target=""
 if [ "$codename" = bookworm ]; then
 	# Debian 12 itself has Go 1.19, which cannot fetch toolchains.
-	echo "deb http://deb.debian.org/debian bookworm-backports main" >/etc/apt/sources.list.d/bookworm-backports.list
+	# Backports come from the mirror that this system already uses.
+	apt-get update -q >&2
+	mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' | awk '$2 == "bookworm" { print $1; exit }')
+	if [ -z "$mirror" ]; then
+		echo "No apt source of Debian bookworm is configured. Install Go 1.21 or newer from https://go.dev/dl/." >&2
+		exit 1
+	fi
+	echo "deb $mirror bookworm-backports main" >/etc/apt/sources.list.d/bookworm-backports.list
 	target="-t bookworm-backports"
 fi
 apt-get update -q >&2

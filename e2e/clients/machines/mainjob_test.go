@@ -19,7 +19,7 @@ import (
 // TestMainJob carries two machines that the server has never heard of through their whole life: switched on, they enlist themselves; they are
 // commissioned, allocated with constraints, deployed with user-data, answer to ssh with the user's key, and are released and erased.
 // The BIOS machine goes through the full environment (a distribution with cloud-init), the UEFI one through the light one (ingot-agent as
-// init). While the first is deployed the region is stopped, and the machine reboots without it.
+// init). While the UEFI one is deployed the region is stopped, and the machine reboots without it.
 func TestMainJob(t *testing.T) {
 	s := newSite(t)
 	for i, c := range []struct {
