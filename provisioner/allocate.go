@@ -46,6 +46,8 @@ func (e *NoMatchError) Unwrap() error { return e.Refused }
 type Allocation struct {
 	Machine *storage.Bundle
 	Matches Matches
+
+	id int64 // of the machine, while Machine is nil
 }
 
 // Matches tells which parts of the machine met the labels of the storage and interfaces constraints. A nil map was not asked for.
@@ -226,7 +228,8 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 			verbose = verboseMatches(constraints, found)
 		}
 		if req.DryRun {
-			out, err = s.allocation(tx, found[0], constraints)
+			out = &Allocation{Matches: found[0].matches(constraints), id: found[0].ID}
+			err = out.load(tx)
 		}
 		return err
 	})
@@ -235,6 +238,11 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 	}
 	if out == nil {
 		if out, err = s.takeOne(ctx, constraints, req); err != nil {
+			return nil, err
+		}
+	}
+	if out != nil && out.Machine == nil {
+		if err := s.DB.Read(ctx, out.load); err != nil {
 			return nil, err
 		}
 	}
@@ -302,16 +310,17 @@ func (s *Service) takeOne(ctx context.Context, constraints []constraint, req All
 	return write(func(*storage.Tx, *storage.NodeFilter) error { return nil })
 }
 
-// allocation is the answer for a machine.
-func (s *Service) allocation(tx *storage.Tx, c *candidate, constraints []constraint) (*Allocation, error) {
-	b, err := tx.LoadMachines(storage.NodeFilter{IDs: []int64{c.ID}})
+// load reads the machine of an answer.
+func (a *Allocation) load(tx *storage.Tx) error {
+	b, err := tx.LoadMachines(storage.NodeFilter{IDs: []int64{a.id}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(b) != 1 {
-		return nil, storage.ErrStale
+		return storage.ErrStale
 	}
-	return &Allocation{Machine: b[0], Matches: c.matches(constraints)}, nil
+	a.Machine = b[0]
+	return nil
 }
 
 // verboseMatches tells of every candidate what met the labels.
@@ -385,7 +394,7 @@ func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter
 			if n.Status != storage.StatusReady || n.OwnerID != nil || n.Locked {
 				continue
 			}
-			matches := x.matches(constraints) // before bridges take the links of interfaces
+			taken := &Allocation{Matches: x.matches(constraints), id: n.ID} // before bridges take the links of interfaces
 			err = s.acquire(ctx, tx, &n, req.AgentName, req.Comment, req.Bridges)
 			if errors.Is(err, storage.ErrStale) {
 				continue
@@ -393,11 +402,10 @@ func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter
 			if err != nil {
 				return nil, err
 			}
-			out, err := s.allocation(tx, x, nil)
-			if err == nil {
-				out.Matches = matches
+			if tx.Postgres() {
+				return taken, nil // all regions wait for this write: the answer is read after it
 			}
-			return out, err
+			return taken, taken.load(tx)
 		}
 		if len(list) < page {
 			return nil, nil

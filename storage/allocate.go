@@ -296,7 +296,7 @@ func (tx *Tx) Facts(f NodeFilter, want Parts) ([]CandidateFacts, error) {
 	for i := range facts {
 		into[facts[i].ID] = &facts[i].MachineParts
 	}
-	return facts, tx.loadParts(w, want, into)
+	return facts, tx.loadParts(w, nil, want, into)
 }
 
 // NameID is a name and its row id.

@@ -82,7 +82,7 @@ func (tx *Tx) NodeParts(f NodeFilter, want Parts) ([]*MachineWithParts, error) {
 	for _, n := range nodes {
 		into[n.ID] = &n.MachineParts
 	}
-	return nodes, tx.loadParts(w, want, into)
+	return nodes, tx.loadParts(w, nil, want, into)
 }
 
 // Parts returns the parts of nodes, by id.
@@ -91,22 +91,23 @@ func (tx *Tx) Parts(ids []int64, want Parts) (map[int64]*MachineParts, error) {
 	for _, id := range ids {
 		into[id] = &MachineParts{}
 	}
-	return into, tx.loadParts(tx.where().in("n.id", notNil(ids)), want, into)
+	return into, tx.loadParts(nil, notNil(ids), want, into)
 }
 
-// partLoader reads lists of tags; the few that there are come thousands of times.
+// partLoader loads the parts of the nodes that a condition holds for, or of those with ids.
 type partLoader struct {
 	tx   *Tx
 	w    *where
+	ids  []int64
 	into map[int64]*MachineParts
-	tags map[string][]string
+	tags map[string][]string // lists of tags by their text: the few that there are come thousands of times
 }
 
-func (tx *Tx) loadParts(w *where, want Parts, into map[int64]*MachineParts) error {
+func (tx *Tx) loadParts(w *where, ids []int64, want Parts, into map[int64]*MachineParts) error {
 	if len(into) == 0 {
 		return nil
 	}
-	l := &partLoader{tx, w, into, map[string][]string{}}
+	l := &partLoader{tx, w, ids, into, map[string][]string{}}
 	for part, load := range map[Parts]func() error{DiskParts: l.disks, NICParts: l.nics, DeviceParts: l.devices} {
 		if want&part != 0 {
 			if err := load(); err != nil {
@@ -117,9 +118,16 @@ func (tx *Tx) loadParts(w *where, want Parts, into map[int64]*MachineParts) erro
 	return nil
 }
 
-// each runs a query from nodes n for those that were asked for.
-func (l *partLoader) each(q, tail string, scan func(r *sql.Rows) error) error {
-	rows, err := l.tx.Query(q+l.w.sql()+tail, l.w.args...)
+// each runs a query for the nodes that were asked for; column is where it has their id.
+func (l *partLoader) each(q, column, tail string, scan func(r *sql.Rows) error) error {
+	w := l.tx.where()
+	if l.w != nil {
+		w.args = l.w.args
+		w.conds = append(w.conds, column+" in (select n.id from nodes n"+l.w.sql()+")")
+	} else {
+		w.in(column, l.ids)
+	}
+	rows, err := l.tx.Query(q+w.sql()+tail, w.args...)
 	return eachRow(rows, err, scan)
 }
 
@@ -139,7 +147,7 @@ func (l *partLoader) disks() error {
 		part int
 	}
 	disks, parts := map[int64]at{}, map[int64]at{}
-	err := l.each(`select d.node_id, d.id, d.size, d.tags, d.partition_table from nodes n join block_devices d on d.node_id = n.id`, ` order by d.id`,
+	err := l.each(`select d.node_id, d.id, d.size, d.tags, d.partition_table from block_devices d`, "d.node_id", ` order by d.id`,
 		func(r *sql.Rows) error {
 			var (
 				node        int64
@@ -163,8 +171,7 @@ func (l *partLoader) disks() error {
 	if err != nil {
 		return err
 	}
-	err = l.each(`select p.block_device_id, p.id, p.size, p.tags from nodes n join block_devices d on d.node_id = n.id
-		join partitions p on p.block_device_id = d.id`, ` order by p.id`, func(r *sql.Rows) error {
+	err = l.each(`select p.block_device_id, p.id, p.size, p.tags from block_devices d join partitions p on p.block_device_id = d.id`, "d.node_id", ` order by p.id`, func(r *sql.Rows) error {
 		var (
 			disk int64
 			p    PartPartition
@@ -188,11 +195,7 @@ func (l *partLoader) disks() error {
 	if err != nil {
 		return err
 	}
-	filesystems := l.w.and("f.acquired = 0")
-	rows, err := l.tx.Query(`select f.block_device_id, f.partition_id, f.mount_point from nodes n join filesystems f on f.node_id = n.id`+filesystems.sql(),
-		filesystems.args...)
-	l.w.conds = l.w.conds[:len(l.w.conds)-1]
-	return eachRow(rows, err, func(r *sql.Rows) error {
+	return l.each(`select f.block_device_id, f.partition_id, f.mount_point from filesystems f`, "f.node_id", ` and f.acquired = 0`, func(r *sql.Rows) error {
 		var (
 			disk, part *int64
 			mount      *string
@@ -222,7 +225,7 @@ func (l *partLoader) nics() error {
 		i int
 	}
 	nics := map[int64]at{}
-	err := l.each(`select i.node_id, i.id, i.name, i.type, i.vlan_id, i.link_speed, i.tags from nodes n join interfaces i on i.node_id = n.id`, ` order by i.id`,
+	err := l.each(`select i.node_id, i.id, i.name, i.type, i.vlan_id, i.link_speed, i.tags from interfaces i`, "i.node_id", ` order by i.id`,
 		func(r *sql.Rows) error {
 			var (
 				node int64
@@ -245,7 +248,7 @@ func (l *partLoader) nics() error {
 	if err != nil {
 		return err
 	}
-	return l.each(`select a.interface_id, a.subnet_id, a.ip from nodes n join interfaces i on i.node_id = n.id join ip_addresses a on a.interface_id = i.id`,
+	return l.each(`select a.interface_id, a.subnet_id, a.ip from interfaces i join ip_addresses a on a.interface_id = i.id`, "i.node_id",
 		` order by a.id`, func(r *sql.Rows) error {
 			var (
 				nic int64
@@ -261,7 +264,7 @@ func (l *partLoader) nics() error {
 }
 
 func (l *partLoader) devices() error {
-	return l.each(`select d.node_id, d.vendor_id, d.product_id, d.vendor_name, d.product_name, d.driver from nodes n join node_devices d on d.node_id = n.id`,
+	return l.each(`select d.node_id, d.vendor_id, d.product_id, d.vendor_name, d.product_name, d.driver from node_devices d`, "d.node_id",
 		` order by d.id`, func(r *sql.Rows) error {
 			var (
 				node int64
@@ -295,6 +298,9 @@ type NICCondition struct {
 // DeviceCondition wants a PCI or USB device; empty fields are no condition. Case does not matter.
 type DeviceCondition PartDevice
 
+// alone keeps PostgreSQL from making a join of a condition: with several of them it thinks longer about their order than it then works.
+const alone = " limit 1 offset 0"
+
 func (f *NodeFilter) parts(w *where) {
 	for _, c := range f.Disks {
 		cond, size, tags := "select 1 from block_devices d where d.node_id = n.id", "d.size", "d.tags"
@@ -311,7 +317,7 @@ func (f *NodeFilter) parts(w *where) {
 				cond, args = cond+" and "+tags+" like ?", append(args, `%"`+t+`"%`)
 			}
 		}
-		w.and("exists ("+cond+")", args...)
+		w.and("exists ("+cond+alone+")", args...)
 	}
 	for _, c := range f.NICs {
 		cond := "exists (select 1 from interfaces i where i.node_id = n.id"
@@ -321,7 +327,7 @@ func (f *NodeFilter) parts(w *where) {
 		for _, set := range c.Subnets {
 			cond += " and exists (select 1 from ip_addresses a where a.interface_id = i.id and " + inSet(w.tx, &w.args, "+a.subnet_id", notNil(set)) + ")"
 		}
-		w.conds = append(w.conds, cond+")")
+		w.conds = append(w.conds, cond+alone+")")
 	}
 	for _, c := range f.Devices {
 		cond := "select 1 from node_devices d where d.node_id = n.id"
@@ -332,7 +338,7 @@ func (f *NodeFilter) parts(w *where) {
 				cond, args = cond+" and lower(d."+x.column+") = ?", append(args, strings.ToLower(x.value))
 			}
 		}
-		w.and("exists ("+cond+")", args...)
+		w.and("exists ("+cond+alone+")", args...)
 	}
 }
 

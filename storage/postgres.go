@@ -26,6 +26,7 @@ func (db *DB) openPostgres(ctx context.Context, dsn string, conns int) error {
 		"idle_in_transaction_session_timeout": "15000",
 		"lock_timeout":                        "30000",
 		"application_name":                    "ingot",
+		"jit":                                 "off", // compiling takes longer than any statement of ours runs
 	} {
 		if _, set := cfg.RuntimeParams[name]; !set {
 			cfg.RuntimeParams[name] = value
