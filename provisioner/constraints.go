@@ -80,10 +80,11 @@ func (p *constraintParser) add(name string, values []string, narrow func(f *stor
 	return &p.out[len(p.out)-1]
 }
 
+// catalogue has the networks alone.
 func (p *constraintParser) catalogue() (*storage.Catalogue, error) {
 	var err error
 	if p.cat == nil {
-		p.cat, err = p.tx.LoadCatalogue()
+		p.cat, err = p.tx.LoadNetworks()
 	}
 	return p.cat, err
 }

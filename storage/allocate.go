@@ -42,6 +42,10 @@ type NodeFilter struct {
 
 func (f NodeFilter) where(tx *Tx) *where {
 	w := tx.where()
+	tail := ")" // of conditions in another table
+	if f.Free {
+		tail = alone + ")" // a few machines are looked at, in order
+	}
 	if f.Free {
 		// Literals, and not arguments, let the planner see that the index nodes_status gives the order too.
 		w.and("n.status = 4 and n.node_type = 0 and n.locked = 0 and n.owner_id is null")
@@ -85,13 +89,13 @@ func (f NodeFilter) where(tx *Tx) *where {
 		w.and("n.memory >= cast(? as double precision)", f.MinMem)
 	}
 	if f.MinLink > 0 {
-		w.and("exists (select 1 from interfaces i where i.node_id = n.id and i.link_speed >= cast(? as double precision))", f.MinLink)
+		w.and("exists (select 1 from interfaces i where i.node_id = n.id and i.link_speed >= cast(? as double precision)"+tail, f.MinLink)
 	}
 	for _, id := range f.AllTags {
-		w.and("exists (select 1 from node_tags nt where nt.node_id = n.id and nt.tag_id = ?)", id)
+		w.and("exists (select 1 from node_tags nt where nt.node_id = n.id and nt.tag_id = ?"+tail, id)
 	}
 	for _, id := range f.AllSubnets {
-		w.and("exists (select 1 from interfaces i join ip_addresses a on a.interface_id = i.id where i.node_id = n.id and +a.subnet_id = ?)", id)
+		w.and("exists (select 1 from interfaces i join ip_addresses a on a.interface_id = i.id where i.node_id = n.id and +a.subnet_id = ?"+tail, id)
 	}
 	// The plus signs keep SQLite from starting at an index that leads to every link of a subnet or interface of a VLAN, for each machine anew.
 	exists := func(head, col string, set any, given, negate bool) {
@@ -100,7 +104,7 @@ func (f NodeFilter) where(tx *Tx) *where {
 		}
 		inner := tx.where(w.args...).in(col, set)
 		w.args = inner.args
-		cond := "exists (" + head + " and " + inner.conds[0] + ")"
+		cond := "exists (" + head + " and " + inner.conds[0] + tail
 		if negate {
 			cond = "not " + cond
 		}

@@ -76,7 +76,12 @@ type Bundle struct {
 }
 
 // LoadCatalogue reads the small tables.
-func (tx *Tx) LoadCatalogue() (*Catalogue, error) {
+func (tx *Tx) LoadCatalogue() (*Catalogue, error) { return tx.loadCatalogue(false) }
+
+// LoadNetworks reads of the small tables only fabrics, VLANs, subnets and spaces.
+func (tx *Tx) LoadNetworks() (*Catalogue, error) { return tx.loadCatalogue(true) }
+
+func (tx *Tx) loadCatalogue(networks bool) (*Catalogue, error) {
 	c := &Catalogue{Users: map[int64]string{}, Zones: map[int64]*Zone{}, Pools: map[int64]*Pool{}, Domains: map[int64]*Domain{},
 		Fabrics: map[int64]*Fabric{}, VLANs: map[int64]*VLAN{}, Subnets: map[int64]*Subnet{}, Spaces: map[int64]*Space{}, Nodes: map[int64]string{}}
 	load := func(q string, scan func(r *sql.Rows) error) func() error {
@@ -86,37 +91,7 @@ func (tx *Tx) LoadCatalogue() (*Catalogue, error) {
 		}
 	}
 	c.DefaultDomain = -1
-	for _, step := range []func() error{
-		load(`select id, username from users`, func(r *sql.Rows) error {
-			var (
-				id   int64
-				name string
-			)
-			err := r.Scan(&id, &name)
-			c.Users[id] = name
-			return err
-		}),
-		load(`select id, name, description from zones`, func(r *sql.Rows) error {
-			z := new(Zone)
-			err := r.Scan(&z.ID, &z.Name, &z.Description)
-			c.Zones[z.ID] = z
-			return err
-		}),
-		load(`select id, name, description from pools`, func(r *sql.Rows) error {
-			p := new(Pool)
-			err := r.Scan(&p.ID, &p.Name, &p.Description)
-			c.Pools[p.ID] = p
-			return err
-		}),
-		load(`select id, name, ttl, authoritative, is_default from domains`, func(r *sql.Rows) error {
-			d := new(Domain)
-			err := r.Scan(&d.ID, &d.Name, &d.TTL, scanBool(&d.Authoritative), scanBool(&d.IsDefault))
-			c.Domains[d.ID] = d
-			if d.IsDefault {
-				c.DefaultDomain = d.ID
-			}
-			return err
-		}),
+	steps := []func() error{
 		load(`select id, name, class_type from fabrics`, func(r *sql.Rows) error {
 			f := new(Fabric)
 			err := r.Scan(&f.ID, &f.Name, &f.ClassType)
@@ -146,16 +121,51 @@ func (tx *Tx) LoadCatalogue() (*Catalogue, error) {
 			c.Spaces[s.ID] = s
 			return err
 		}),
-		load(`select id, system_id from nodes where node_type <> 0 and node_type <> 1`, func(r *sql.Rows) error {
-			var (
-				id  int64
-				sys string
-			)
-			err := r.Scan(&id, &sys)
-			c.Nodes[id] = sys
-			return err
-		}),
-	} {
+	}
+	if !networks {
+		steps = append(steps,
+			load(`select id, username from users`, func(r *sql.Rows) error {
+				var (
+					id   int64
+					name string
+				)
+				err := r.Scan(&id, &name)
+				c.Users[id] = name
+				return err
+			}),
+			load(`select id, name, description from zones`, func(r *sql.Rows) error {
+				z := new(Zone)
+				err := r.Scan(&z.ID, &z.Name, &z.Description)
+				c.Zones[z.ID] = z
+				return err
+			}),
+			load(`select id, name, description from pools`, func(r *sql.Rows) error {
+				p := new(Pool)
+				err := r.Scan(&p.ID, &p.Name, &p.Description)
+				c.Pools[p.ID] = p
+				return err
+			}),
+			load(`select id, name, ttl, authoritative, is_default from domains`, func(r *sql.Rows) error {
+				d := new(Domain)
+				err := r.Scan(&d.ID, &d.Name, &d.TTL, scanBool(&d.Authoritative), scanBool(&d.IsDefault))
+				c.Domains[d.ID] = d
+				if d.IsDefault {
+					c.DefaultDomain = d.ID
+				}
+				return err
+			}),
+			load(`select id, system_id from nodes where node_type <> 0 and node_type <> 1`, func(r *sql.Rows) error {
+				var (
+					id  int64
+					sys string
+				)
+				err := r.Scan(&id, &sys)
+				c.Nodes[id] = sys
+				return err
+			}),
+		)
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
 		}

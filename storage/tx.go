@@ -509,6 +509,10 @@ func (w *where) sql() string {
 // inSet answers the condition "col is one of set" with one placeholder, and adds its argument to args.
 func inSet[T int64 | string](tx *Tx, args *[]any, col string, set []T) string {
 	n := "$" + strconv.Itoa(len(*args)+1)
+	if len(set) == 1 { // both engines plan this better
+		*args = append(*args, set[0])
+		return col + " = " + n
+	}
 	if tx.db.dialect == postgres {
 		*args = append(*args, pgArray[T](append([]T{}, set...)))
 		if _, text := any(set).([]string); text {
