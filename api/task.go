@@ -42,9 +42,24 @@ type DiskID struct {
 
 // InstallPlan says how the machine's disk and network are to look. Only disks that it names are written.
 type InstallPlan struct {
-	Firmware string      `json:"firmware"` // bios or uefi
-	Disks    []DiskPlan  `json:"disks"`
-	Image    ImageSource `json:"image"`
+	Firmware string `json:"firmware"` // bios or uefi
+	// Storage is what to make, in order: see StorageItem. For a whole-disk image it has one item, the disk.
+	Storage []StorageItem `json:"storage,omitempty"`
+	Disks   []DiskPlan    `json:"disks,omitempty"`
+	Image   ImageSource   `json:"image"`
+	// Memory asks for the system to be unpacked into memory and started there: no disk is written and Storage is empty.
+	Memory bool `json:"memory,omitempty"`
+	// OSystem and Series are what is installed: ubuntu and noble, centos and centos9, windows and win2022, custom and a name.
+	OSystem string `json:"osystem,omitempty"`
+	Series  string `json:"series,omitempty"`
+	// BaseImage is what a custom image is made of, os/series; empty when unknown.
+	BaseImage string `json:"base_image,omitempty"`
+	// KernelPackage is installed from the system's own archive when the image brings no kernel (Ubuntu's squashfs); empty: its usual one.
+	KernelPackage string `json:"kernel_package,omitempty"`
+	// SwapSize is the size of the swap file /swap.img in bytes; nil and 0 make none.
+	SwapSize *int64 `json:"swap_size,omitempty"`
+	// Proxy is the HTTP proxy for package installation in the new system; empty: none.
+	Proxy string `json:"proxy,omitempty"`
 	// Network is the operating system's configuration, netplan version 2 in its JSON form, interfaces matched by MAC address.
 	Network map[string]any `json:"network,omitempty"`
 	// NetworkStyle is netplan, eni, networkd or none: what the image understands; "" lets the agent look.
