@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -187,7 +188,7 @@ func TestAllocateExplains(t *testing.T) {
 func TestChef(t *testing.T) {
 	db := storagetest.New(t)
 	e := servertest.On(t, db, withDrivers)
-	storagetest.Fleet(t, db, 3)
+	storagetest.Fleet(t, db, 4)
 	if err := db.Write(context.Background(), func(tx *storage.Tx) error {
 		r := storage.BootResource{Rtype: 2, Name: "custom/debian", Architecture: "amd64/generic"}
 		if err := tx.InsertBootResource(&r); err != nil {
@@ -243,7 +244,7 @@ func TestChef(t *testing.T) {
 	expect(t, e.User.Post(nodes, "op", "acquire", "name", "nosuch"), 409, "No available machine matches constraints: [('name', ['nosuch'])]")
 	k := read(e.User.Post(nodes, "op", "acquire", "name", "machine-0"), 10)
 	var list []node
-	if e.User.Get(nodes+"?op=list").Into(t, &list); len(list) != 3 || list[0].Substatus != 10 {
+	if e.User.Get(nodes+"?op=list").Into(t, &list); len(list) != 4 || list[0].Substatus != 10 {
 		t.Fatalf("%+v", list)
 	}
 	if e.User.Get(nodes+"?op=list&id="+k.SystemID).Into(t, &list); len(list) != 1 || list[0].SystemID != k.SystemID {
@@ -258,6 +259,13 @@ func TestChef(t *testing.T) {
 	expect(t, e.Admin.Post(nodes+"n00002/?op=delete"), 204, "")
 	expect(t, e.Admin.Get(nodes+"n00002/"), 404, "No Machine matches the given query.")
 	expect(t, e.Anon.Get(nodes+k.SystemID+"/"), 401, "")
+	// Signatures cover what was sent, not what it is called now.
+	form := url.Values{"op": {"acquire"}, "name": {"machine-3"}}
+	h := hmacHeader("POST", e.URL+slashes, e.User.Key, nil, form)
+	mine := read(e.Anon.Send("POST", slashes, "application/x-www-form-urlencoded", strings.NewReader(form.Encode()), "Authorization", h), 10)
+	q := url.Values{"op": {"delete"}}
+	h = hmacHeader("POST", e.URL+nodes+mine.SystemID+"/", e.Admin.Key, q, nil)
+	expect(t, e.Anon.Send("POST", nodes+mine.SystemID+"/?op=delete", "", nil, "Authorization", h), 204, "")
 	// All else is gone.
 	const gone = "The 1.0 API is no longer available. Please use API version 2.0."
 	for _, a := range []servertest.Answer{e.Admin.Get("/MAAS/api/1.0/"), e.Admin.Get("/MAAS/api/1.0"), e.Admin.Get("/MAAS/api/1.0/version/"), e.Anon.Get("/MAAS/api/1.0/anything"),

@@ -87,8 +87,11 @@ func ruleError(e *provisioner.Error) (oapi.Response, bool) {
 	if len(e.Fields) > 0 {
 		r = oapi.Response{Status: status, ContentType: "application/json", Value: e.Fields, IsJSON: true}
 	}
-	if status == http.StatusUnauthorized {
+	switch status {
+	case http.StatusUnauthorized:
 		r = r.With("WWW-Authenticate", `OAuth realm="OAuth"`)
+	case http.StatusServiceUnavailable:
+		r = r.With("Retry-After", "10") // as MAAS: clients wait that long and try again
 	}
 	return r, true
 }

@@ -46,7 +46,7 @@ func (s *Server) oauthUser(ctx context.Context, r *http.Request) (u storage.User
 	} else if used {
 		return u, true, unauthorized("Nonce already used: " + short(cred.Nonce))
 	}
-	if !cred.Valid(r, "", token.TokenSecret) {
+	if !cred.Valid(asSent(r), "", token.TokenSecret) {
 		return u, true, unauthorized("Invalid signature.")
 	}
 	if !u.IsActive {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -144,8 +145,15 @@ func unknownEndpoint(c echo.Context) error {
 	return wireError{status: http.StatusNotFound, text: "Unknown API endpoint: " + strings.ToValidUTF8(path, "\uFFFD") + "."}
 }
 
-func document(b []byte) echo.HandlerFunc {
-	return func(c echo.Context) error { return c.Blob(http.StatusOK, "application/openapi+yaml", b) }
+func document(written []byte) echo.HandlerFunc {
+	published := sync.OnceValues(func() ([]byte, error) { return openapi.Published(written) })
+	return func(c echo.Context) error {
+		b, err := published()
+		if err != nil {
+			return err
+		}
+		return c.Blob(http.StatusOK, "application/openapi+yaml", b)
+	}
 }
 
 func (s *Server) healthz(c echo.Context) error {

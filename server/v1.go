@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -44,6 +45,7 @@ func translateV1(next echo.HandlerFunc) echo.HandlerFunc {
 		if strings.Contains(id, "/") || strings.HasPrefix(id, "op-") {
 			return next(c)
 		}
+		*r = *r.WithContext(context.WithValue(r.Context(), sentKey{}, asked{r.Method, r.URL}))
 		u := *r.URL
 		u.Path, u.RawPath = maasPrefix+"/machines/", ""
 		ops := v1Nodes
@@ -57,6 +59,26 @@ func translateV1(next echo.HandlerFunc) echo.HandlerFunc {
 		c.Set(v1Key, v1(ops))
 		return next(c)
 	}
+}
+
+// asked is what a request was before it was translated: the client's signature covers that.
+type (
+	asked struct {
+		method string
+		url    *url.URL
+	}
+	sentKey struct{}
+)
+
+// asSent is a request as the client made it.
+func asSent(r *http.Request) *http.Request {
+	was, ok := r.Context().Value(sentKey{}).(asked)
+	if !ok {
+		return r
+	}
+	out := *r
+	out.Method, out.URL = was.method, was.url
+	return &out
 }
 
 func cutWord(path string, ok bool) (string, bool) {

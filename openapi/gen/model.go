@@ -427,7 +427,7 @@ func (m *model) returns(o *op, d *openapi3.Operation) error {
 			case "text/plain":
 				o.Returns = "text"
 			case "application/json":
-				if s := media.Schema.Value; len(s.Enum) == 1 && s.Enum[0] == nil {
+				if s := media.Schema.Value; s.Nullable && s.MaxProps != nil && *s.MaxProps == 0 { // an enum of null alone crashes generators
 					o.Returns = "null"
 					continue
 				}
