@@ -21,7 +21,7 @@ export PATH := $(GODIR):$(PATH)
 export GOTOOLCHAIN ?= auto
 export CGO_ENABLED ?= 0
 
-.PHONY: help run test build generate lint race fuzz e2e e2e-full e2e-clients e2e-juju e2e-typescript bench image clean go
+.PHONY: help run test build generate lint race fuzz e2e e2e-full e2e-clients e2e-juju e2e-typescript e2e-python bench image clean go
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,7 +72,12 @@ e2e-typescript: go ## a TypeScript client of the published documents: generated,
 	@command -v node >/dev/null && command -v npm >/dev/null || scripts/need.sh nodejs npm
 	go test -count=1 -tags typescript $(TESTFLAGS) ./e2e/typescript
 
-e2e: build e2e-clients e2e-juju e2e-typescript e2e-qemu ## real clients on lab machines, and machines with real firmware
+e2e-python: go ## a Python client of the published documents: generated, compiled with warnings as errors, used against a server
+	@command -v node >/dev/null && command -v npm >/dev/null || scripts/need.sh nodejs npm
+	@scripts/need.sh default-jre-headless python3 python3-urllib3 python3-dateutil python3-six python3-certifi
+	go test -count=1 -tags python $(TESTFLAGS) ./e2e/python
+
+e2e: build e2e-clients e2e-juju e2e-typescript e2e-python e2e-qemu ## real clients on lab machines, and machines with real firmware
 
 e2e-full: e2e ## e2e, and what takes longer: the agent alone on QEMU machines of each firmware
 	INGOT_QEMU=1 go test -count=1 -v -timeout 60m ./lab/qemu

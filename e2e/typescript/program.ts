@@ -74,7 +74,7 @@ assert.deepEqual(list.map((m) => m.system_id), [machine.system_id]);
 // The network's objects refer to each other.
 const subnet = ok(await admin.POST("/subnets/", { body: { cidr: "10.9.0.0/24", gateway_ip: "10.9.0.1", dns_servers: ["10.9.0.2", "10.9.0.3"] } }));
 assert.deepEqual(subnet.dns_servers, ["10.9.0.2", "10.9.0.3"]);
-const vlan = ok(await admin.GET("/fabrics/{fabric_id}/vlans/{vid}/", { params: { path: { fabric_id: String(subnet.vlan.fabric_id), vid: String(subnet.vlan.vid) } } }));
+const vlan = ok(await admin.GET("/fabrics/{fabric_id}/vlans/{path_vid}/", { params: { path: { fabric_id: String(subnet.vlan.fabric_id), path_vid: String(subnet.vlan.vid) } } }));
 assert.equal(vlan.id, subnet.vlan.id);
 
 // Refusals are typed as well, or texts.
