@@ -116,7 +116,7 @@ func storageShape(b *storage.Bundle) []string {
 		return fmt.Sprintf("%s/%s/%s/%s", f.Fstype, deref(f.Label, ""), deref(f.MountPoint, ""), deref(f.MountOptions, ""))
 	}
 	for _, d := range b.Disks {
-		line := fmt.Sprintf("disk %q %s", deref(d.PartitionTable, ""), fs(d.Filesystem))
+		line := fmt.Sprintf("disk %q %s", d.PartitionTable, fs(d.Filesystem))
 		if d.Type != "physical" {
 			line += fmt.Sprintf(" %s %d", d.Name, d.Size)
 			if g := GroupOf(b, d.GroupID); g != nil {
@@ -131,7 +131,7 @@ func storageShape(b *storage.Bundle) []string {
 		out = append(out, line)
 	}
 	for _, g := range b.Groups {
-		line := fmt.Sprintf("group %s %s %s: %d members", g.Type, g.Name, deref(g.CacheMode, ""), len(g.Members))
+		line := fmt.Sprintf("group %s %s %s: %d members", g.Type, g.Name, g.CacheMode, len(g.Members))
 		for _, d := range g.Devices {
 			line += " " + d.Name
 		}
