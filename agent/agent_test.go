@@ -307,10 +307,7 @@ func TestRefusedPlanIsReported(t *testing.T) {
 	d := fileDisk(t, "vda", 64<<20)
 	r := newRegion(t)
 	plan := api.InstallPlan{Firmware: Firmware("/"), Image: api.ImageSource{Path: "x", SHA256: strings.Repeat("0", 64), Type: "root-tgz"},
-		Disks: []api.DiskPlan{{Boot: true, Disk: api.DiskID{Name: "vda", Serial: d.Serial, Size: d.Size + 1}, Partitions: []api.PartitionPlan{{Number: 1, Size: 8 << 20, UUID: newUUID(), FSType: "ext4", MountPoint: "/"}}}}}
-	if plan.Firmware == "uefi" {
-		plan.Disks[0].Partitions = append(plan.Disks[0].Partitions, api.PartitionPlan{Number: 2, Size: 8 << 20, UUID: newUUID(), FSType: "vfat", MountPoint: "/boot/efi"})
-	}
+		Storage: flatStorage(api.DiskID{Name: "vda", Serial: d.Serial, Size: d.Size + 1}, Firmware("/"), 8<<20, "")}
 	r.task = api.Task{Step: api.TaskInstall, Then: "reboot", Install: &plan}
 	before, _ := os.ReadFile(d.Path)
 	_, err := r.run(t, Config{Disks: func() ([]Disk, error) { return []Disk{d}, nil }, Target: t.TempDir()})
@@ -334,30 +331,35 @@ func TestRefusedPlanIsReported(t *testing.T) {
 }
 
 func TestInstallPlanChecks(t *testing.T) {
-	good := func() api.InstallPlan {
-		return api.InstallPlan{Firmware: "bios", Image: api.ImageSource{Path: "a/b", SHA256: strings.Repeat("0", 64), Type: "root-tgz"},
-			Disks: []api.DiskPlan{{Boot: true, Partitions: []api.PartitionPlan{{Number: 1, FSType: "ext4", MountPoint: "/"}}}}}
+	item := func(p *api.InstallPlan, id string) *api.StorageItem {
+		for i := range p.Storage {
+			if p.Storage[i].ID == id {
+				return &p.Storage[i]
+			}
+		}
+		t.Fatalf("the plan has no %s", id)
+		return nil
 	}
 	for name, f := range map[string]func(*api.InstallPlan){
-		"":            func(p *api.InstallPlan) {},
-		"boot disks":  func(p *api.InstallPlan) { p.Disks[0].Boot = false },
-		"by bios":     func(p *api.InstallPlan) { p.Firmware = "uefi" },
-		"firmware is": func(p *api.InstallPlan) { p.Firmware = "" },
-		"root file":   func(p *api.InstallPlan) { p.Disks[0].Partitions[0].MountPoint = "/data" },
-		"mount point": func(p *api.InstallPlan) {
-			p.Disks[0].Partitions = append(p.Disks[0].Partitions, api.PartitionPlan{MountPoint: "/../x"})
-		},
-		"two partitions": func(p *api.InstallPlan) {
-			p.Disks[0].Partitions = append(p.Disks[0].Partitions, p.Disks[0].Partitions[0])
-			p.Disks[0].Partitions[0].MountPoint, p.Disks[0].Partitions[1].MountPoint = "/a", "/a"
-		},
-		"seed file":   func(p *api.InstallPlan) { p.Seed = []api.SeedFile{{Path: "/etc/../../x"}} },
-		"not clean":   func(p *api.InstallPlan) { p.Image.Path = "../../etc/passwd" },
-		"host name":   func(p *api.InstallPlan) { p.Hostname = "a\nb" },
-		"partition 1": func(p *api.InstallPlan) { p.Disks[0].Partitions[0].Options = "ro\n/dev/sdb /x ext4" },
-		"version":     func(p *api.InstallPlan) { p.Network = map[string]any{"version": 1} },
+		"":               func(p *api.InstallPlan) {},
+		"no boot disk":   func(p *api.InstallPlan) { item(p, "vda").Boot = false },
+		"bios_grub":      func(p *api.InstallPlan) { item(p, "vda-part1").Flag = "" },
+		"by bios":        func(p *api.InstallPlan) { p.Firmware = "uefi" },
+		"firmware is":    func(p *api.InstallPlan) { p.Firmware = "" },
+		"no root file":   func(p *api.InstallPlan) { item(p, "vda-part2_mount").Path = "/data" },
+		"mount point":    func(p *api.InstallPlan) { item(p, "vda-part2_mount").Path = "/../x" },
+		"seed file":      func(p *api.InstallPlan) { p.Seed = []api.SeedFile{{Path: "/etc/../../x"}} },
+		"not clean":      func(p *api.InstallPlan) { p.Image.Path = "../../etc/passwd" },
+		"host name":      func(p *api.InstallPlan) { p.Hostname = "a\nb" },
+		"options":        func(p *api.InstallPlan) { item(p, "vda-part2_mount").Options = "ro\n/dev/sdb /x ext4" },
+		"version":        func(p *api.InstallPlan) { p.Network = map[string]any{"version": 1} },
+		"kernel options": func(p *api.InstallPlan) { p.KernelOpts = "quiet\nroot=/dev/evil" },
+		"kernel package": func(p *api.InstallPlan) { p.KernelPackage = "-oDPkg::Pre-Invoke::=x" },
+		"proxy":          func(p *api.InstallPlan) { p.Proxy = "not a URL" },
+		"swap file":      func(p *api.InstallPlan) { n := int64(-1); p.SwapSize = &n },
 	} {
-		p := good()
+		p := api.InstallPlan{Firmware: "bios", Image: api.ImageSource{Path: "a/b", SHA256: strings.Repeat("0", 64), Type: "root-tgz"},
+			Storage: flatStorage(api.DiskID{Name: "vda", Serial: "S1", Size: 1 << 30}, "bios", 100<<20, "")}
 		f(&p)
 		err := (&installer{plan: p, configURL: "http://rack:5248/x", firmware: "bios"}).checkPlan()
 		if name == "" {
@@ -506,10 +508,8 @@ func installOnLoop(t *testing.T, kind string) {
 	r.broken = 1
 	fsuuid := newUUID()
 	plan := api.InstallPlan{Firmware: "bios", Hostname: "node1", KernelOpts: "console=ttyS0",
-		Image: api.ImageSource{Path: "sum/root.tgz", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(img)), Type: kind},
-		Disks: []api.DiskPlan{{Boot: true, Disk: api.DiskID{Name: "vda", Serial: "S1", Size: d.Size}, Partitions: []api.PartitionPlan{
-			{Number: 1, Size: 1 << 20, Flag: "bios_grub", UUID: newUUID()},
-			{Number: 2, Size: 120 << 20, UUID: newUUID(), FSType: "ext4", FSUUID: fsuuid, Label: "root", MountPoint: "/"}}}},
+		Image:   api.ImageSource{Path: "sum/root.tgz", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(img)), Type: kind},
+		Storage: flatStorage(api.DiskID{Name: "vda", Serial: "S1", Size: d.Size}, "bios", 120<<20, fsuuid),
 		Network: map[string]any{"version": 2, "ethernets": map[string]any{"ens3": map[string]any{"match": map[string]any{"macaddress": "52:54:00:00:00:01"}, "dhcp4": true}}},
 		Seed:    []api.SeedFile{{Path: "/etc/cloud/cloud.cfg.d/90_dpkg.cfg", Content: "token", Mode: 0o600}}}
 	present := []Disk{{Name: filepath.Base(dev), Path: dev, Serial: "S1", Type: "virtio", Size: d.Size, BlockSize: 512}}
@@ -517,7 +517,8 @@ func installOnLoop(t *testing.T, kind string) {
 	cl.Unit = time.Millisecond
 	mnt := t.TempDir()
 	rep := NewReporter(testLog{t})
-	in := &installer{plan: plan, configURL: r.configURL(), client: cl, rep: rep, cmd: commander{log: rep.Line}, firmware: "bios", mountAt: mnt}
+	in := &installer{plan: plan, configURL: r.configURL(), client: cl, rep: rep, cmd: commander{log: rep.Line}, firmware: "bios", mountAt: mnt,
+		list: func() ([]Disk, error) { return present, nil }}
 	if err := in.run(t.Context(), present); err != nil {
 		t.Fatal(err)
 	}

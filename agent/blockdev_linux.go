@@ -70,7 +70,7 @@ func rereadPartitions(f *os.File) error {
 }
 
 // addPartition tells the kernel of a partition that it has not found by itself (kernels may lack a reader for the table).
-func addPartition(f *os.File, p gptPart) error {
+func addPartition(f *os.File, p tablePart) error {
 	part := struct {
 		start, length int64
 		number        int32
@@ -85,4 +85,15 @@ func addPartition(f *os.File, p gptPart) error {
 		return nil
 	}
 	return err
+}
+
+func swapoff(dev string) error {
+	p, err := unix.BytePtrFromString(dev)
+	if err != nil {
+		return err
+	}
+	if _, _, e := unix.Syscall(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(p)), 0, 0); e != 0 {
+		return e
+	}
+	return nil
 }

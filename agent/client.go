@@ -283,6 +283,7 @@ type Signal struct {
 	PowerType           string
 	PowerParameters     map[string]string
 	Files               map[string][]byte // part and file name → content
+	Tries               int               // 0: as long as it takes
 }
 
 // Signal reports a status. Credentials in PowerParameters travel in the body only; they are never logged.
@@ -331,7 +332,7 @@ func (m *Metadata) Signal(ctx context.Context, s Signal) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	_, err := m.Client.do(ctx, request{method: "POST", url: m.Base + "2012-03-01/", contentType: w.FormDataContentType(), body: body.Bytes(), creds: &m.Creds})
+	_, err := m.Client.do(ctx, request{method: "POST", url: m.Base + "2012-03-01/", contentType: w.FormDataContentType(), body: body.Bytes(), creds: &m.Creds, tries: s.Tries})
 	return err
 }
 

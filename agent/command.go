@@ -2,10 +2,12 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -60,6 +62,54 @@ var searchPath = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/us
 // commander runs programs and logs what they say.
 type commander struct {
 	log func(string)
+	env []string // besides the usual
+	// fake stands for the programs in tests: it gets the root and the command and answers with its output.
+	fake func(root, stdin string, argv []string) (string, error)
+}
+
+// with returns a commander whose programs see more environment.
+func (c commander) with(env ...string) commander {
+	c.env = append(append([]string{}, c.env...), env...)
+	return c
+}
+
+// output runs a program in the environment's own root and returns what it wrote to its standard output; that is not logged.
+func (c commander) output(ctx context.Context, name string, args ...string) (string, error) {
+	line := strings.Join(append([]string{name}, args...), " ")
+	if c.fake != nil {
+		out, err := c.fake("", "", append([]string{name}, args...))
+		if err != nil {
+			return out, &StepError{Command: line, Err: err}
+		}
+		return out, nil
+	}
+	p := find("", name)
+	if p == "" {
+		return "", &StepError{Command: line, Err: fmt.Errorf("%s is not installed", name)}
+	}
+	cmd := exec.CommandContext(ctx, p, args...)
+	cmd.Dir, cmd.Env = "/", c.environment()
+	var out, bad bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &bad
+	if err := cmd.Run(); err != nil {
+		var tail []string
+		for _, l := range strings.Split(bad.String(), "\n") {
+			if l = strings.TrimSpace(printable(l)); l != "" {
+				tail = append(tail, clip(l, 300))
+			}
+		}
+		return out.String(), &StepError{Command: line, Output: tail[max(0, len(tail)-keepLines):], Err: err}
+	}
+	return out.String(), nil
+}
+
+// environment is what programs see. Without a udev, device mapper, LVM and mdadm make their device nodes themselves.
+func (c commander) environment() []string {
+	env := []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"}
+	if _, err := os.Stat("/run/udev/control"); err != nil {
+		env = append(env, "DM_DISABLE_UDEV=1", "MDADM_NO_UDEV=1")
+	}
+	return append(env, c.env...)
 }
 
 // find returns the path of a program as seen from inside root, "" when there is none.
@@ -81,6 +131,18 @@ func (c commander) run(ctx context.Context, name string, args ...string) error {
 // runIn executes a program inside root (chroot; "" for none). No shell is involved.
 func (c commander) runIn(ctx context.Context, root string, stdin io.Reader, name string, args ...string) error {
 	line := strings.Join(append([]string{name}, args...), " ")
+	if c.fake != nil {
+		var in strings.Builder
+		if stdin != nil {
+			if _, err := io.Copy(&in, stdin); err != nil {
+				return err
+			}
+		}
+		if out, err := c.fake(root, in.String(), append([]string{name}, args...)); err != nil {
+			return &StepError{Command: line, Output: strings.Fields(out), Err: err}
+		}
+		return nil
+	}
 	path := name
 	if !strings.HasPrefix(name, "/") {
 		if path = find(root, name); path == "" {
@@ -88,7 +150,7 @@ func (c commander) runIn(ctx context.Context, root string, stdin io.Reader, name
 		}
 	}
 	cmd := &exec.Cmd{Path: path, Args: append([]string{path}, args...), Stdin: stdin, Dir: "/",
-		Env: []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"}}
+		Env: c.environment()}
 	if root != "" {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	}

@@ -3,14 +3,17 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sort"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/ingot-metal/ingot/api"
+	"golang.org/x/sys/unix"
 )
 
 const mib = 1 << 20
@@ -20,12 +23,23 @@ type eraser struct {
 	cmd      commander
 	logf     func(string, ...any)
 	progress func(string)
+	// result is told of each disk how it ended; nil: nobody.
+	result func(disk, how string, err error)
 }
 
-// erase wipes every disk of the plan, one after the other; the first failure ends it. Nothing is written before all disks are verified.
+// Ways to erase, as a plan says them.
+const (
+	eraseQuick         = "quick"
+	eraseSecure        = "secure"          // where the disk offers it, else full
+	eraseSecureOrQuick = "secure-or-quick" // where the disk offers it, else quick
+	eraseFull          = "full"
+)
+
+// erase wipes every disk of the plan, all at the same time. Nothing is written before all disks are verified. Each disk has its own
+// result; one that fails does not keep the others from being erased, but the whole has failed then.
 func (e eraser) erase(ctx context.Context, plan api.ErasePlan, present []Disk) error {
 	switch plan.Mode {
-	case "quick", "secure", "full":
+	case eraseQuick, eraseSecure, eraseSecureOrQuick, eraseFull:
 	default:
 		return fmt.Errorf("refused: unknown way to erase %q", plan.Mode)
 	}
@@ -33,30 +47,108 @@ func (e eraser) erase(ctx context.Context, plan api.ErasePlan, present []Disk) e
 	if err != nil {
 		return err
 	}
-	for _, t := range targets {
-		if err := e.one(ctx, t, plan.Mode); err != nil {
-			return inStep("erase "+t.disk.Path, err)
-		}
-		e.logf("%s: erased (%s)", t.disk.Path, plan.Mode)
+	errs := make([]error, len(targets))
+	var wg sync.WaitGroup
+	for i, t := range targets {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			how, err := e.one(ctx, t, plan.Mode)
+			if err == nil {
+				e.logf("%s: erased (%s)", t.disk.Path, how)
+			}
+			if errs[i] = inStep("erase "+t.disk.Path, err); e.result != nil {
+				e.result(t.disk.Name, how, errs[i])
+			}
+		}()
 	}
-	return nil
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
-func (e eraser) one(ctx context.Context, t target, mode string) error {
+// one erases a disk and says how that was done in the end.
+func (e eraser) one(ctx context.Context, t target, mode string) (how string, err error) {
 	e.progress(fmt.Sprintf("Erasing %s (%s, %d MiB, serial %q)", t.disk.Path, mode, t.disk.Size/mib, t.disk.Serial))
-	if mode == "secure" {
-		err := e.secure(ctx, t)
-		if err == nil {
-			// the table may survive in a drive that lies; a quick erase after it costs nothing and is verified
-			return e.quick(ctx, t)
+	if mode == eraseSecure || mode == eraseSecureOrQuick {
+		before, err := sample(t)
+		if err != nil {
+			return "", err
 		}
-		e.logf("%s: secure erase is not possible (%v); writing zeros instead", t.disk.Path, err)
-		mode = "full"
+		how, err := e.secure(ctx, t)
+		if err == nil {
+			// what a drive says of itself is not believed: nothing of what was there may be left. The tables are zeroed after it, which
+			// costs nothing and is verified as well.
+			if err = before.gone(t); err == nil {
+				return how, e.quick(ctx, t)
+			}
+			err = fmt.Errorf("after %s: %w", how, err)
+		}
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		instead := eraseFull
+		if mode == eraseSecureOrQuick {
+			instead = eraseQuick
+		}
+		e.progress(fmt.Sprintf("%s: no secure erase (%v): %s erase instead", t.disk.Path, err, instead))
+		const note = " instead of secure erase"
+		if instead == eraseFull {
+			return "overwritten with zeros" + note, e.full(ctx, t)
+		}
+		return "quick" + note, e.quick(ctx, t)
 	}
-	if mode == "full" {
-		return e.full(ctx, t)
+	if mode == eraseFull {
+		return "overwritten with zeros", e.full(ctx, t)
 	}
-	return e.quick(ctx, t)
+	return "quick", e.quick(ctx, t)
+}
+
+// samples are pieces of a disk's content before it is erased.
+type samples map[int64][sha256.Size]byte
+
+const (
+	sampleSize  = 4096
+	sampleCount = 512
+)
+
+// sample looks at places all over a disk and remembers what is not zero there: the digest, not the content.
+func sample(t target) (samples, error) {
+	f, err := t.open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s := samples{}
+	step := max(t.disk.Size/sampleCount/sampleSize, 1) * sampleSize
+	b := make([]byte, sampleSize)
+	for off := int64(0); off+sampleSize <= t.disk.Size; off += step {
+		if _, err := f.ReadAt(b, off); err != nil {
+			continue // a disk with bad places can still erase itself
+		}
+		if !bytes.Equal(b, zeros[:sampleSize]) {
+			s[off] = sha256.Sum256(b)
+		}
+	}
+	return s, nil
+}
+
+// gone tells whether nothing of the samples is there any more: what reads as zeros, as noise or not at all was erased.
+func (s samples) gone(t target) error {
+	f, err := t.open()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := flushCache(f); err != nil {
+		return err
+	}
+	b := make([]byte, sampleSize)
+	for off, sum := range s {
+		if _, err := f.ReadAt(b, off); err == nil && sha256.Sum256(b) == sum {
+			return fmt.Errorf("what was at byte %d is still there", off)
+		}
+	}
+	return nil
 }
 
 // signatures are the places where a disk or partition of this size says what it holds: both ends; the superblock copies of ext2-4
@@ -157,6 +249,9 @@ func (e eraser) full(ctx context.Context, t target) error {
 		return err
 	}
 	defer f.Close()
+	if t.disk.Size%int64(max(t.disk.BlockSize, 512)) == 0 && setDirect(f, true) { // past the page cache, which other programs want
+		defer setDirect(f, false)
+	}
 	next := time.Now().Add(30 * time.Second)
 	if err := zero(ctx, f, Span{0, t.disk.Size}, func(done int64) {
 		if time.Now().After(next) {
@@ -189,6 +284,10 @@ func zero(ctx context.Context, f *os.File, s Span, progress func(done int64)) er
 		}
 		n := min(int64(len(zeros)), s.Size-done)
 		k, err := f.WriteAt(zeros[:n], s.Start+done)
+		if errors.Is(err, unix.EINVAL) && k == 0 { // direct I/O that the file system does not take
+			setDirect(f, false)
+			k, err = f.WriteAt(zeros[:n], s.Start+done)
+		}
 		if err != nil {
 			return fmt.Errorf("write zeros at byte %d: %w", s.Start+done, err)
 		}
@@ -215,44 +314,23 @@ func checkZero(f *os.File, s Span) error {
 	return nil
 }
 
-// secure lets the drive erase itself: NVMe format, ATA security erase.
-func (e eraser) secure(ctx context.Context, t target) error {
-	if !t.verified {
-		return fmt.Errorf("refused: %s was not verified", t.disk.Path)
-	}
+// secure lets the drive erase itself.
+func (e eraser) secure(ctx context.Context, t target) (how string, err error) {
 	switch t.disk.Type {
-	case "nvme":
-		// 2 is cryptographic erase, 1 user data erase
-		if err := e.cmd.run(ctx, "nvme", "format", t.disk.Path, "--ses=2", "--force"); err == nil {
-			return nil
-		}
-		return e.cmd.run(ctx, "nvme", "format", t.disk.Path, "--ses=1", "--force")
-	case "sata":
-		var lines []string
-		probe := commander{log: func(s string) { lines = append(lines, s) }}
-		if err := probe.run(ctx, "hdparm", "-I", t.disk.Path); err != nil {
-			return err
-		}
-		text := strings.Join(lines, "\n")
-		switch {
-		case !strings.Contains(text, "Security:"):
-			return fmt.Errorf("the drive has no security feature")
-		case !strings.Contains(text, "not frozen") && !strings.Contains(strings.Join(strings.Fields(text), " "), "not frozen"):
-			return fmt.Errorf("the drive's security is frozen")
-		}
-		const pass = "ingot" // the drive forgets it when the erase is done; it protects nothing
-		if err := e.cmd.run(ctx, "hdparm", "--user-master", "u", "--security-set-pass", pass, t.disk.Path); err != nil {
-			return err
-		}
-		how := "--security-erase"
-		if strings.Contains(text, "supported: enhanced erase") {
-			how = "--security-erase-enhanced"
-		}
-		if err := e.cmd.run(ctx, "hdparm", "--user-master", "u", how, pass, t.disk.Path); err != nil {
-			_ = e.cmd.run(ctx, "hdparm", "--user-master", "u", "--security-disable", pass, t.disk.Path)
-			return err
-		}
-		return nil
+	case "nvme", "sata":
+	default:
+		return "", fmt.Errorf("%w: none is known for disks of type %s", errNoSecureErase, t.disk.Type)
 	}
-	return fmt.Errorf("no secure erase for disks of type %s", t.disk.Type)
+	f, err := t.open()
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	tell := func(s string) { e.progress(fmt.Sprintf("Erasing %s: %s", t.disk.Path, s)) }
+	if t.disk.Type == "nvme" {
+		how, err = eraseNVMe(ctx, nvmeFile{f}, tell)
+	} else {
+		how, err = eraseATA(ctx, ataFile{f, t.disk.Path, e.cmd}, tell)
+	}
+	return how, err
 }

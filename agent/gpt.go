@@ -10,8 +10,6 @@ import (
 	"io"
 	"strings"
 	"unicode/utf16"
-
-	"github.com/ingot-metal/ingot/api"
 )
 
 // Partition types.
@@ -28,68 +26,7 @@ const (
 const (
 	gptEntries   = 128
 	gptEntrySize = 128
-	alignment    = 1 << 20
 )
-
-// gptPart is a partition with its place on the disk, in bytes.
-type gptPart struct {
-	number     int
-	typ, uuid  string
-	name       string
-	start, end int64 // end is exclusive
-}
-
-// layoutGPT places the partitions one after the other on 1 MiB borders. Sizes are rounded down to whole MiB; the last one may give up
-// at most 2 MiB for the table's second copy. More is the plan's mistake and refused.
-func layoutGPT(parts []api.PartitionPlan, diskSize int64) ([]gptPart, error) {
-	const tail = 1 << 20 // second table, with room for 4096-byte sectors
-	var out []gptPart
-	at := int64(alignment)
-	seen := map[int]bool{}
-	for i, p := range parts {
-		if p.Number < 1 || p.Number > gptEntries || seen[p.Number] {
-			return nil, fmt.Errorf("partition number %d is out of range or used twice", p.Number)
-		}
-		seen[p.Number] = true
-		size := p.Size / alignment * alignment
-		if size <= 0 {
-			return nil, fmt.Errorf("partition %d: %d bytes are less than 1 MiB", p.Number, p.Size)
-		}
-		if over := at + size - (diskSize - tail); over > 0 {
-			if i != len(parts)-1 || over > 2*alignment || size <= 2*alignment {
-				return nil, fmt.Errorf("partition %d does not fit: it would end at %d of %d bytes", p.Number, at+size, diskSize)
-			}
-			size = (diskSize-tail-at)/alignment*alignment + 0
-		}
-		typ := typeLinux
-		switch p.Flag {
-		case "bios_grub":
-			typ = typeBIOS
-		case "boot", "esp":
-			typ = typeESP
-		case "swap":
-			typ = typeSwap
-		case "lvm":
-			typ = typeLVM
-		case "raid":
-			typ = typeRAID
-		case "prep":
-			typ = typePReP
-		case "":
-			if p.FSType == "swap" {
-				typ = typeSwap
-			}
-		default:
-			return nil, fmt.Errorf("partition %d: unknown flag %q", p.Number, p.Flag)
-		}
-		if _, err := guid(p.UUID); err != nil {
-			return nil, fmt.Errorf("partition %d: %w", p.Number, err)
-		}
-		out = append(out, gptPart{number: p.Number, typ: typ, uuid: p.UUID, name: p.Label, start: at, end: at + size})
-		at += size
-	}
-	return out, nil
-}
 
 // guid is the mixed-endian form of a UUID.
 func guid(s string) ([16]byte, error) {
@@ -106,7 +43,7 @@ func guid(s string) ([16]byte, error) {
 }
 
 // writeGPT writes a protective MBR and both copies of the table.
-func writeGPT(w io.WriterAt, diskSize int64, sector int, diskUUID string, parts []gptPart) error {
+func writeGPT(w io.WriterAt, diskSize int64, sector int, diskUUID string, parts []tablePart) error {
 	if sector < 512 || sector > 4096 || diskSize%int64(sector) != 0 {
 		return fmt.Errorf("sector size %d does not fit a disk of %d bytes", sector, diskSize)
 	}
@@ -136,6 +73,9 @@ func writeGPT(w io.WriterAt, diskSize int64, sector int, diskUUID string, parts 
 		copy(e[16:], u[:])
 		binary.LittleEndian.PutUint64(e[32:], uint64(lo))
 		binary.LittleEndian.PutUint64(e[40:], uint64(hi))
+		if p.active {
+			e[48] = 1 << 2 // a BIOS may start from it
+		}
 		for i, c := range utf16.Encode([]rune(clip(p.name, 36))) {
 			if i < 36 {
 				binary.LittleEndian.PutUint16(e[56+2*i:], c)

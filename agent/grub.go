@@ -80,18 +80,20 @@ func serialTerminal(opts string) (unit string, speed string, ok bool) {
 	return m[1], firstOf(m[2], "115200"), true
 }
 
-// grubConfig is a complete grub.cfg for kernels on the file system rootUUID. bootUUID and prefix name the file system that holds
-// /boot: the root itself with prefix "/boot", or one of its own with prefix "". The next run of update-grub in the installed system
-// replaces it.
-func grubConfig(ks []kernelPair, rootUUID, bootUUID, prefix, opts string) string {
+// grubConfig is a complete grub.cfg for kernels. root is what the kernel's root= says; bootUUID and prefix name the file system that
+// holds /boot: the root itself with prefix "/boot", or one of its own with prefix "". modules are what GRUB reads that with. The next run
+// of update-grub in the installed system replaces it.
+func grubConfig(ks []kernelPair, root, bootUUID, prefix, opts string, modules []string) string {
 	var b strings.Builder
 	b.WriteString("# Written by ingot-agent at installation; update-grub replaces it.\nset timeout=1\nset default=0\n")
 	if unit, speed, ok := serialTerminal(opts); ok {
 		fmt.Fprintf(&b, "serial --unit=%s --speed=%s\nterminal_input serial console\nterminal_output serial console\n", unit, speed)
 	}
-	b.WriteString("insmod part_gpt\ninsmod ext2\ninsmod gzio\n")
+	for _, m := range modules {
+		b.WriteString("insmod " + m + "\n")
+	}
 	for _, k := range ks {
-		fmt.Fprintf(&b, "menuentry \"Linux %s\" {\n\tsearch --no-floppy --fs-uuid --set=root %s\n\tlinux %s/%s root=UUID=%s ro %s\n", grubWord(k.version), bootUUID, prefix, k.kernel, rootUUID, grubLine(opts))
+		fmt.Fprintf(&b, "menuentry \"Linux %s\" {\n\tsearch --no-floppy --fs-uuid --set=root %s\n\tlinux %s/%s root=%s ro %s\n", grubWord(k.version), bootUUID, prefix, k.kernel, root, grubLine(opts))
 		if k.initrd != "" {
 			fmt.Fprintf(&b, "\tinitrd %s/%s\n", prefix, k.initrd)
 		}

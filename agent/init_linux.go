@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -42,6 +43,7 @@ func Init() {
 		console = os.Stdout
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(console, "ingot-agent: "+format+"\r\n", args...) }
+	obeySignals(say)
 	then, err := supervise(console)
 	if err != nil {
 		say("the agent died: %v", err)
@@ -59,15 +61,32 @@ func Init() {
 	case "reboot":
 		say("rebooting")
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	case "stay":
-		say("the machine stays up")
-		rescueShell(console)
+	case thenSwitchRoot:
+		say("starting the system that was unpacked into memory")
+		err := switchRoot(memoryRoot, console)
+		say("the system in memory could not be started: %v", err)
+		time.Sleep(failDelay)
 	}
 	say("switching off")
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	for {
 		time.Sleep(time.Hour) // process 1 must not end
 	}
+}
+
+// obeySignals does what busybox's reboot, poweroff and halt ask of process 1: a script may reboot the machine and go on after it.
+func obeySignals(say func(string, ...any)) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		what := unix.LINUX_REBOOT_CMD_POWER_OFF
+		if <-c == syscall.SIGTERM {
+			what = unix.LINUX_REBOOT_CMD_RESTART
+		}
+		say("asked to reboot or switch off")
+		unix.Sync()
+		_ = unix.Reboot(what)
+	}()
 }
 
 // start runs this program again with args and waits for it, reaping everybody else's orphans meanwhile.
@@ -133,14 +152,15 @@ func superviseReport(ctx context.Context, console *os.File) error {
 }
 
 // rescueShell gives the console to busybox, again and again.
-func rescueShell(console *os.File) {
+func rescueShell(console io.Writer) {
+	in, _ := console.(*os.File)
 	for {
 		if _, err := os.Stat("/bin/busybox"); err != nil {
 			time.Sleep(time.Hour)
 			continue
 		}
 		c := exec.Command("/bin/busybox", "sh")
-		c.Stdin, c.Stdout, c.Stderr = console, console, console
+		c.Stdin, c.Stdout, c.Stderr = in, console, console
 		c.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "HOME=/", "TERM=linux", "PS1=rescue# "}
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 		_ = c.Run()
@@ -184,13 +204,17 @@ func Worker(console io.Writer) error {
 			_ = setFlags(want, unix.IFF_UP, 0) // link state and speed are only known of interfaces that are up
 		}
 	}
-	out, err := Run(ctx, Config{ConfigURL: cl.ConfigURL, BootIF: cl.BootIF, Console: console, Target: "/run/ingot/target"})
+	out, err := Run(ctx, Config{ConfigURL: cl.ConfigURL, BootIF: cl.BootIF, Console: console, Target: "/run/ingot/target", Light: true})
 	if err != nil {
 		rep("%s failed: %v", firstOf(string(out.Step), "start"), err)
 		if out.Then != "stay" {
 			out.Then = "poweroff"
 		}
 		time.Sleep(failDelay)
+	}
+	if out.Then == "stay" { // ssh and the lease of the address live in this process
+		rep("the machine stays up")
+		rescueShell(console)
 	}
 	return os.WriteFile("/run/ingot/then", []byte(out.Then), 0o600)
 }

@@ -36,10 +36,14 @@ type Config struct {
 	Target    string        // where a new system is assembled; default /run/ingot/target
 	Unit      time.Duration // scale of retry waits; 0: seconds
 	HTTP      *http.Client  // nil: own
+	// Light says that this is the light environment: there is no other init, and no ssh server but the agent's own.
+	Light bool
 	// Disks lists what is present; nil: the kernel's list.
 	Disks func() ([]Disk, error)
 	// DetectBMC is nil for the real one.
 	DetectBMC func(ctx context.Context) (*BMC, error)
+	// ApplyNetwork sets up a modelled network for scripts and returns what undoes it; nil for the real one.
+	ApplyNetwork func(ctx context.Context, netplan map[string]any) (undo func() error, err error)
 }
 
 // Outcome is how a run ended.
@@ -130,23 +134,44 @@ func Run(ctx context.Context, c Config) (out Outcome, err error) {
 	beat, endBeat := context.WithCancel(ctx)
 	defer endBeat()
 	go a.heartbeat(beat)
-	switch task.Step {
-	case api.TaskCommission:
-		err = a.commission(ctx)
-	case api.TaskTest:
-		err = a.test(ctx)
-	case api.TaskInstall:
-		err = a.install(ctx, task)
-	case api.TaskErase:
-		err = a.erase(ctx, task)
-	case api.TaskRescue:
-		err = a.md.Signal(ctx, Signal{Status: "OK"})
-	case api.TaskPowerOff:
-	default:
-		err = fmt.Errorf("task %q is not known to this agent", task.Step)
-		a.fail(ctx, task.Step, err)
+	if c.Light && out.Then == "stay" { // rescue mode; a commissioning that its user wants to look into
+		if err := a.serveSSH(ctx); err != nil {
+			if task.Step == api.TaskRescue {
+				a.fail(ctx, task.Step, err)
+				return out, err
+			}
+			a.rep.Logf("ssh: %v", err)
+		}
 	}
-	return out, err
+	for {
+		switch task.Step {
+		case api.TaskCommission:
+			err = a.commission(ctx)
+		case api.TaskTest:
+			err = a.test(ctx)
+		case api.TaskInstall:
+			err = a.install(ctx, task)
+			if err == nil && task.Install.Memory {
+				out.Then = thenSwitchRoot
+			}
+		case api.TaskErase:
+			err = a.erase(ctx, task)
+		case api.TaskRescue:
+			err = a.md.Signal(ctx, Signal{Status: "OK"})
+		case api.TaskPowerOff:
+		default:
+			err = fmt.Errorf("task %q is not known to this agent", task.Step)
+			a.fail(ctx, task.Step, err)
+		}
+		if err != nil || task.Then != "next" {
+			return out, err
+		}
+		if task, err = a.task(ctx); err != nil {
+			return out, fmt.Errorf("fetch task: %w", err)
+		}
+		out.Step, out.Then = task.Step, then(task)
+		a.rep.Logf("next task: %s, then %s", task.Step, out.Then)
+	}
 }
 
 func then(t api.Task) string {
@@ -291,10 +316,17 @@ func (a *agent) commission(ctx context.Context) (err error) {
 			a.fail(ctx, api.TaskCommission, err)
 		}
 	}()
-	for _, name := range []string{resultCmdline, resultBMC, resultInventory} {
+	for _, name := range []string{resultCmdline, resultBMC} {
 		if _, err := a.standIn(ctx, name); err != nil {
 			return err
 		}
+	}
+	// What runs before the inventory may add to it: a storage layout, say.
+	if err := a.beforeInventory(ctx); err != nil {
+		return err
+	}
+	if _, err := a.standIn(ctx, resultInventory); err != nil {
+		return err
 	}
 	if err := a.runGroup(ctx, "commissioning_scripts", func(name string) (bool, error) { return a.standIn(ctx, name) }); err != nil {
 		return err
@@ -303,6 +335,28 @@ func (a *agent) commission(ctx context.Context) (err error) {
 		return err
 	}
 	return inStep("report", a.md.Signal(ctx, Signal{Status: "OK"}))
+}
+
+// beforeInventory runs the users' scripts whose names sort before the inventory's: those that run alone and are about no device, for which
+// devices there are is what the inventory is to tell.
+func (a *agent) beforeInventory(ctx context.Context) error {
+	set, err := a.scripts(ctx, "commissioning_scripts")
+	if err != nil {
+		return inStep("scripts", err)
+	}
+	for _, s := range set.items {
+		if s.Default || s.HardwareType != 0 || s.Parallel != parallelNo || s.Name >= resultInventory || s.aboutDevices() {
+			continue
+		}
+		failed, err := a.runBatch(ctx, []scriptItem{s}, set.netplan)
+		if err != nil {
+			return err
+		}
+		if len(failed) > 0 {
+			return fmt.Errorf("the script %s failed", s.Name)
+		}
+	}
+	return nil
 }
 
 // standIn does the work of a built-in script of MAAS and reports it. It says whether it is one that the agent stands in for.
@@ -332,7 +386,7 @@ func (a *agent) standIn(ctx context.Context, name string) (bool, error) {
 		a.rep.Logf("no BMC found")
 		return result([]byte("no BMC found\n"), Signal{Files: map[string][]byte{name + ".yaml": []byte("status: skipped\n")}})
 	case resultInventory:
-		inv, err := Inventory(a.Root)
+		inv, err := a.inventory()
 		if err != nil {
 			return true, inStep("inventory", err)
 		}
@@ -396,15 +450,25 @@ func (a *agent) install(ctx context.Context, t api.Task) (err error) {
 	if t.Install == nil {
 		return errors.New("the task has no install plan")
 	}
+	if t.Install.Memory {
+		if !a.Light {
+			return errors.New("a system can be deployed to memory from the light environment only: here another init is running, and it cannot be replaced (that takes systemd 254 and more); set ingot_boot_environment=light and deploy again")
+		}
+		in := &installer{plan: *t.Install, configURL: a.ConfigURL, client: a.client, rep: a.rep, cmd: a.cmd, firmware: Firmware(a.Root), mountAt: memoryRoot}
+		return in.run(ctx, nil)
+	}
 	var ids []api.DiskID
-	for _, d := range t.Install.Disks {
-		ids = append(ids, d.Disk)
+	for _, it := range t.Install.Storage {
+		if it.Type == api.StorageDisk && it.Disk != nil {
+			ids = append(ids, *it.Disk)
+		}
 	}
 	present, err := a.waitDisks(ctx, ids)
 	if err != nil {
 		return err
 	}
-	in := &installer{plan: *t.Install, configURL: a.ConfigURL, client: a.client, rep: a.rep, cmd: a.cmd, firmware: Firmware(a.Root), mountAt: a.Target}
+	in := &installer{plan: *t.Install, configURL: a.ConfigURL, client: a.client, rep: a.rep, cmd: a.cmd, firmware: Firmware(a.Root), mountAt: a.Target,
+		devDir: "/dev", list: a.disks}
 	if err := in.run(ctx, present); err != nil {
 		return err
 	}
@@ -432,7 +496,10 @@ func (a *agent) erase(ctx context.Context, t api.Task) (err error) {
 	if err != nil {
 		return err
 	}
-	e := eraser{cmd: a.cmd, logf: a.rep.Logf, progress: func(s string) { a.rep.Progress(name, s); a.rep.Logf("%s", s) }}
+	e := eraser{cmd: a.cmd, logf: a.rep.Logf, progress: func(s string) { a.rep.Progress(name, s); a.rep.Logf("%s", s) },
+		result: func(disk, how string, err error) {
+			a.rep.Finish(name+"/"+disk, fmt.Sprintf("Disk %s: %s", disk, how), err)
+		}}
 	return e.erase(ctx, *t.Erase, present)
 }
 

@@ -18,11 +18,20 @@ import (
 const usage = `usage:
   ingot-agent run [--config-url URL] [--no-power]   carry out this boot's task (in a full environment)
   ingot-agent inventory                             print what the region would be told about this machine
+  ingot-agent sync --config FILE                    report the inventory of an installed system (hardware sync)
+  ingot-agent hardware-test NAME [--PARAMETER=VALUE ...]   run one of the tests that need no package
 `
 
 func main() {
 	if os.Getpid() == 1 && filepath.Base(os.Args[0]) == "init" { // the first process of a container is not the first of a machine
 		agent.Init()
+		return
+	}
+	if filepath.Base(os.Args[0]) == "modprobe" { // the kernel of the light environment wants a module
+		if err := agent.Modprobe(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "modprobe:", err)
+			os.Exit(1)
+		}
 		return
 	}
 	cmd := ""
@@ -44,6 +53,13 @@ func main() {
 			e.SetIndent("", " ")
 			err = e.Encode(inv)
 		}
+	case "sync":
+		fs := flag.NewFlagSet("sync", flag.ExitOnError)
+		config := fs.String("config", "", "cloud-config with the machine's credentials")
+		_ = fs.Parse(os.Args[2:]) // exits itself
+		err = agent.Sync(context.Background(), *config, agent.Config{})
+	case "hardware-test":
+		os.Exit(agent.HardwareTest(context.Background(), os.Args[2:], os.Stdout))
 	case "help", "-h", "--help":
 		fmt.Print(usage)
 	default:

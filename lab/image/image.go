@@ -310,7 +310,7 @@ func (b *builder) treeKey() (string, error) {
 }
 
 // baseVersion changes when base() makes something else from the same tree.
-const baseVersion = "3"
+const baseVersion = "4"
 
 func (b *builder) needTools(ctx context.Context) error {
 	missing := map[string]bool{}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -16,19 +18,31 @@ import (
 )
 
 // lightVersion changes when packLight makes something else from the same files.
-const lightVersion = "2"
+const lightVersion = "3"
 
-// lightPrograms are what ingot-agent calls in the light environment, as paths of the Debian tree.
-var lightPrograms = []string{"sbin/mke2fs", "sbin/mkfs.fat", "sbin/mkswap", "sbin/sfdisk", "sbin/blkdiscard", "usr/bin/unsquashfs", "sbin/hdparm", "usr/sbin/nvme"}
+// lightPrograms are what ingot-agent calls in the light environment, and what scripts and people at its console want, as paths of the
+// Debian tree.
+var lightPrograms = []string{"sbin/mke2fs", "sbin/resize2fs", "sbin/e2fsck", "sbin/badblocks", "sbin/mkfs.fat", "sbin/mkfs.xfs", "sbin/mkfs.btrfs", "sbin/mkswap",
+	"sbin/mdadm", "sbin/lvm", "sbin/dmsetup", "usr/sbin/make-bcache", "usr/sbin/bcache-super-show", "sbin/sfdisk", "sbin/blkdiscard", "bin/lsblk", "sbin/blkid",
+	"usr/bin/unsquashfs", "usr/bin/xz", "usr/bin/zstd", "bin/bzip2", "sbin/hdparm", "usr/sbin/nvme", "usr/sbin/smartctl", "usr/sbin/memtester", "sbin/ethtool",
+	"bin/efibootmgr", "bin/bash"}
 
 // lightLinks are their other names.
-var lightLinks = map[string]string{"sbin/mkfs.ext2": "mke2fs", "sbin/mkfs.ext3": "mke2fs", "sbin/mkfs.ext4": "mke2fs", "sbin/mkfs.vfat": "mkfs.fat"}
+var lightLinks = map[string]string{"sbin/mkfs.ext2": "mke2fs", "sbin/mkfs.ext3": "mke2fs", "sbin/mkfs.ext4": "mke2fs", "sbin/mkfs.vfat": "mkfs.fat",
+	"sbin/vgchange": "lvm", "sbin/vgs": "lvm", "sbin/lvs": "lvm", "sbin/pvs": "lvm",
+	// the kernel asks for modules through this name, and gets them from the agent
+	"sbin/modprobe": "../init"}
+
+// busyboxLinks are the programs that busybox stands for: enough for a shell script.
+var busyboxLinks = strings.Fields("sh ls cat ip mount umount dmesg vi ps df hexdump ping wget less awk sed grep egrep cut head tail sort uniq tr wc dd sleep date mkdir " +
+	"rmdir rm cp mv ln chmod chown touch find xargs tee test [ echo printf seq uname hostname id env timeout nproc free uptime top kill killall lsmod losetup md5sum sha256sum " +
+	"base64 gzip gunzip zcat tar blockdev sync readlink realpath basename dirname stat mktemp true false expr tty clear cmp diff du od")
 
 // lightData are files that the programs read.
 var lightData = []string{"etc/mke2fs.conf", "etc/os-release"}
 
 func lightFilesVersion() string {
-	return hash(append(append(append([]string{}, lightPrograms...), lightData...), embedded("files/light.modules"), "1")...)
+	return hash(append(append(append([]string{}, lightPrograms...), lightData...), embedded("files/light.modules"), strings.Join(slices.Sorted(maps.Keys(lightLinks)), " "), "2")...)
 }
 
 // collectLight copies from the Debian tree what the light initramfs needs: programs with their libraries, and the kernel modules of
@@ -255,7 +269,7 @@ func packLight(light, agent, busybox, out string) (err error) {
 	if err := c.file("bin/busybox", busybox, 0o755); err != nil {
 		return err
 	}
-	for _, n := range []string{"sh", "ls", "cat", "ip", "mount", "umount", "dmesg", "vi", "ps", "df", "blkid", "hexdump", "ping", "wget", "less"} {
+	for _, n := range busyboxLinks {
 		if err := c.link("bin/"+n, "busybox"); err != nil {
 			return err
 		}

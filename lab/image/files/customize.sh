@@ -14,6 +14,7 @@ for u in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.
   ln -sf /dev/null "$r/etc/systemd/system/$u"
 done
 chroot "$r" systemctl enable systemd-networkd.service ssh.service
+chroot "$r" systemctl disable -q smartmontools.service # disks of virtual machines have nothing to watch; the package is here for tests
 rm -f "$r/etc/resolv.conf"
 : > "$r/etc/resolv.conf"
 printf 'policy: enabled\n' > "$r/etc/cloud/ds-identify.cfg"

@@ -8,7 +8,8 @@ shift 2
 pkgs=systemd,systemd-sysv,udev,dbus,kmod,iproute2,iputils-ping,procps,less,sudo,netbase,tzdata
 pkgs=$pkgs,linux-image-amd64,initramfs-tools,busybox,zstd,klibc-utils
 pkgs=$pkgs,cloud-init,cloud-guest-utils,openssh-server,ca-certificates,curl
-pkgs=$pkgs,fdisk,e2fsprogs,dosfstools,squashfs-tools,hdparm,nvme-cli
+pkgs=$pkgs,fdisk,e2fsprogs,dosfstools,xfsprogs,btrfs-progs,mdadm,lvm2,bcache-tools,squashfs-tools,xz-utils,bzip2
+pkgs=$pkgs,hdparm,nvme-cli,smartmontools,memtester,ethtool
 pkgs=$pkgs,grub2-common,grub-pc-bin,grub-efi-amd64-bin,grub-efi-amd64-signed,shim-signed,efibootmgr
 drop=()
 for d in man doc locale info lintian; do drop+=("--dpkgopt=path-exclude=/usr/share/$d/*"); done
