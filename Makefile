@@ -82,9 +82,9 @@ e2e: build e2e-clients e2e-juju e2e-typescript e2e-python e2e-qemu ## real clien
 e2e-full: e2e ## e2e, and what takes longer: the agent alone on QEMU machines of each firmware
 	INGOT_QEMU=1 go test -count=1 -v -timeout 60m ./lab/qemu
 
-bench: build ## allocate and list at 10,000 machines, DHCP, TFTP, HTTP, start-up, memory
+bench: build ## lists, filters, tag definitions and allocate at 10,000 machines on SQLite and PostgreSQL, each beside its bar; DHCP, TFTP, HTTP, start-up, memory
 	go test -run '^$$' -bench . -benchtime $${BENCHTIME:-2s} ./bootsrv/... ./storage/... ./provisioner/... ./server/...
-	go run ./e2e/bench -bin bin/ingot
+	scripts/postgres-test.sh go run ./e2e/bench -bin bin/ingot $(BENCHFLAGS)
 
 image: build ## build the light initramfs, the full ephemeral image and a deployable root image into IMAGE_DIR (image)
 	@scripts/need.sh $(E2E)

@@ -22,7 +22,11 @@ import (
 // omitempty; embedded structs are not known), and so are Marshalers.
 func WriteJSON(w io.Writer, v any) error {
 	e := &jsonWriter{w: w, buf: make([]byte, 0, flushAt+4096)}
-	e.value(reflect.ValueOf(v), 0)
+	if parts, ok := v.(Parts); ok {
+		e.parts(parts)
+	} else {
+		e.value(reflect.ValueOf(v), 0)
+	}
 	e.flush()
 	return e.err
 }
@@ -194,6 +198,44 @@ func (e *jsonWriter) line(depth int) {
 		return
 	}
 	e.buf = append(append(e.buf, '\n'), strings.Repeat("    ", depth)...)
+}
+
+// Parts is a list that comes a part at a time: each call answers the next elements as a slice, and nil at the end.
+type Parts func() (any, error)
+
+// parts writes a list part by part, as if it had come whole.
+func (e *jsonWriter) parts(next Parts) {
+	n := 0
+	e.buf = append(e.buf, '[')
+	for e.err == nil {
+		part, err := next()
+		if err != nil {
+			e.fail(err)
+			return
+		}
+		if part == nil {
+			break
+		}
+		v := reflect.ValueOf(part)
+		elem := encoderOf(v.Type().Elem())
+		for i := range v.Len() {
+			if n++; n > 1 {
+				e.buf = append(e.buf, ',')
+			}
+			e.line(1)
+			elem(e, v.Index(i), 1)
+			if len(e.buf) >= flushAt {
+				e.flush()
+			}
+			if e.err != nil {
+				return
+			}
+		}
+	}
+	if n > 0 {
+		e.line(0)
+	}
+	e.buf = append(e.buf, ']')
 }
 
 func listEncoder(elem encodeFunc) encodeFunc {

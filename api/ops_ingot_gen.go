@@ -9,10 +9,73 @@ var handlersIngot = []*Handler{
 			{Name: "wait", Field: "Wait", In: Query, Kind: Int, Default: "30", Doc: "Seconds to wait at most, 0 to 60"},
 		}},
 	}},
+	{Name: "IngotInstallTreeHandler", Prefix: "/ingot/v1", Doc: "A mirror tree that CentOS and its kin are installed from.", Hidden: true, Ops: []*Operation{
+		{ID: "ingot_install_tree.read", Method: "GET", Path: "/install-trees/{id}", Permission: "perm:can_view_boot_entities", Title: "Read a tree", Status: 200, Returns: "IngotInstallTree", Params: []Param{
+			{Name: "id", Field: "ID", In: Path, Kind: Int, Required: true, Doc: "Id of the tree"},
+		}},
+		{ID: "ingot_install_tree.update", Method: "PUT", Path: "/install-trees/{id}", Permission: "perm:can_edit_boot_entities", Title: "Change a tree", Doc: "Kernel and initrd are fetched again, whatever was changed; what was fetched before serves until then.", FieldErrors: true, Status: 200, Returns: "IngotInstallTree", Params: []Param{
+			{Name: "id", Field: "ID", In: Path, Kind: Int, Required: true, Doc: "Id of the tree"},
+			{Name: "url", Field: "URL", In: Form, Kind: String, Format: "uri", Doc: "http(s): what has .treeinfo, as of BaseOS"},
+			{Name: "repositories", Field: "Repositories", In: Form, Kind: String, Repeat: true, Doc: "More package repositories, each NAME=URL"},
+			{Name: "packages", Field: "Packages", In: Form, Kind: String, Repeat: true, Doc: "More packages, groups (@core), environments (@^minimal-environment), and packages to leave out (-kexec-tools)"},
+			{Name: "timezone", Field: "Timezone", In: Form, Kind: String, Doc: "UTC without one"},
+			{Name: "language", Field: "Language", In: Form, Kind: String, Doc: "en_US.UTF-8 without one"},
+			{Name: "keyboard", Field: "Keyboard", In: Form, Kind: String, Doc: "us without one"},
+		}},
+		{ID: "ingot_install_tree.delete", Method: "DELETE", Path: "/install-trees/{id}", Permission: "perm:can_edit_boot_entities", Title: "Delete a tree", Doc: "Machines that are being installed from it go on if they have begun.", Status: 204, Params: []Param{
+			{Name: "id", Field: "ID", In: Path, Kind: Int, Required: true, Doc: "Id of the tree"},
+		}},
+	}},
+	{Name: "IngotInstallTreesHandler", Prefix: "/ingot/v1", Doc: "Mirror trees that CentOS and its kin are installed from.", Hidden: true, Ops: []*Operation{
+		{ID: "ingot_install_trees.list", Method: "GET", Path: "/install-trees", Permission: "perm:can_view_boot_entities", Title: "List the trees", Status: 200, Returns: "[]IngotInstallTree"},
+		{ID: "ingot_install_trees.create", Method: "POST", Path: "/install-trees", Permission: "perm:can_edit_boot_entities", Title: "Add a tree", Doc: "The region fetches the installer's kernel and initrd, and holds them to the digests in the tree's .treeinfo; then machines can be deployed with the\nseries as with an image. The packages come from the tree at each installation.", FieldErrors: true, Status: 200, Returns: "IngotInstallTree", Params: []Param{
+			{Name: "name", Field: "Name", In: Form, Kind: String, Required: true, Doc: "os/series: centos, rhel, ol, rocky or alma, and a name with the release in it"},
+			{Name: "architecture", Field: "Architecture", In: Form, Kind: String, Default: "amd64", Doc: "amd64, arm64 or ppc64el"},
+			{Name: "url", Field: "URL", In: Form, Kind: String, Required: true, Format: "uri", Doc: "http(s): what has .treeinfo, as of BaseOS"},
+			{Name: "repositories", Field: "Repositories", In: Form, Kind: String, Repeat: true, Doc: "More package repositories, each NAME=URL"},
+			{Name: "packages", Field: "Packages", In: Form, Kind: String, Repeat: true, Doc: "More packages, groups (@core), environments (@^minimal-environment), and packages to leave out (-kexec-tools)"},
+			{Name: "timezone", Field: "Timezone", In: Form, Kind: String, Doc: "UTC without one"},
+			{Name: "language", Field: "Language", In: Form, Kind: String, Doc: "en_US.UTF-8 without one"},
+			{Name: "keyboard", Field: "Keyboard", In: Form, Kind: String, Doc: "us without one"},
+		}},
+	}},
+	{Name: "IngotMachinePasswordHandler", Prefix: "/ingot/v1", Doc: "The password that was made up for a machine.", Hidden: true, Ops: []*Operation{
+		{ID: "ingot_machine_password.take", Method: "POST", Path: "/machines/{system_id}/password", Permission: "node:edit", Title: "Take the password of a Windows machine", Doc: "The password of the built-in Administrator, made up at the deployment. It is told once, to the machine's owner and nobody else, when the machine is\nDeployed; then the region forgets it.", Status: 200, Returns: "IngotMachinePassword", Params: []Param{
+			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
+		}},
+	}},
+	{Name: "IngotMachinePreseedHandler", Prefix: "/ingot/v1", Doc: "What a machine would be installed with.", Hidden: true, Ops: []*Operation{
+		{ID: "ingot_machine_preseed.read", Method: "GET", Path: "/machines/{system_id}/preseed", Permission: "node:view", Title: "Read what a machine would be given", Doc: "Renders one document for a machine as it is now, with the operators' template that counts for it, without changing anything. What is not known before\na deployment (automatic addresses, credentials) is left out or stands as REDACTED; credentials and license keys are shown to those alone\nwho may read the machine's credentials.", Status: 200, Returns: "IngotPreseed", Params: []Param{
+			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
+			{Name: "prefix", Field: "Prefix", In: Query, Kind: String, Default: "curtin_userdata", Doc: "Which document: commissioning, curtin, curtin_userdata, autoinstall and others"},
+			{Name: "distro_series", Field: "DistroSeries", In: Query, Kind: String, Doc: "What would be deployed, as for op=deploy: os/series. Default: what the machine has, else the default system"},
+		}},
+	}},
 	{Name: "IngotMachineTimelineHandler", Prefix: "/ingot/v1", Doc: "What a machine's boots did.", Hidden: true, Ops: []*Operation{
 		{ID: "ingot_machine_timeline.read", Method: "GET", Path: "/machines/{system_id}/timeline", Permission: "node:view", Title: "Read the boots of a machine", Doc: "The newest boot first, each with its steps from DISCOVER to the last signal.", Status: 200, Returns: "[]IngotBoot", Params: []Param{
 			{Name: "system_id", Field: "SystemID", In: Path, Kind: String, Required: true, Doc: "Node system_id, six characters"},
 			{Name: "limit", Field: "Limit", In: Query, Kind: Int, Default: "20", Doc: "Boots to answer at most, 1 to 100"},
 		}},
+	}},
+	{Name: "IngotPreseedTemplateHandler", Prefix: "/ingot/v1", Doc: "A template that overrides a preseed.", Hidden: true, Ops: []*Operation{
+		{ID: "ingot_preseed_template.read", Method: "GET", Path: "/preseed-templates/{name}", Permission: "perm:can_view_configurations", Title: "Read a template", Status: 200, Returns: "IngotPreseedTemplate", Params: []Param{
+			{Name: "name", Field: "Name", In: Path, Kind: String, Required: true, Doc: "prefix_os_arch_subarch_release_hostname, from the right as far as it matters"},
+		}},
+		{ID: "ingot_preseed_template.update", Method: "PUT", Path: "/preseed-templates/{name}", Permission: "perm:can_edit_configurations", Title: "Create or replace a template", Doc: "It is checked first, as by validate, and refused when it cannot work.", Status: 200, Returns: "IngotPreseedTemplate", Params: []Param{
+			{Name: "name", Field: "Name", In: Path, Kind: String, Required: true, Doc: "prefix_os_arch_subarch_release_hostname, from the right as far as it matters"},
+			{Name: "content", Field: "Content", In: Form, Kind: String, Required: true, Doc: "The template's text"},
+		}},
+		{ID: "ingot_preseed_template.delete", Method: "DELETE", Path: "/preseed-templates/{name}", Permission: "perm:can_edit_configurations", Title: "Delete a template", Status: 204, Params: []Param{
+			{Name: "name", Field: "Name", In: Path, Kind: String, Required: true, Doc: "prefix_os_arch_subarch_release_hostname, from the right as far as it matters"},
+		}},
+		{ID: "ingot_preseed_template.validate", Method: "POST", Path: "/preseed-templates/{name}/validate", Permission: "perm:can_edit_configurations", Title: "Try a template", Doc: "Parses the text, renders it for a machine (a made-up one without system_id) and reads what comes out. Nothing is stored. What is wrong with the\ntemplate is no error of the call: it stands in the answer.", Status: 200, Returns: "IngotPreseed", Params: []Param{
+			{Name: "name", Field: "Name", In: Path, Kind: String, Required: true, Doc: "The name that it is to have"},
+			{Name: "content", Field: "Content", In: Form, Kind: String, Required: true, Doc: "The template's text"},
+			{Name: "system_id", Field: "SystemID", In: Form, Kind: String, Doc: "A machine to render it for"},
+			{Name: "distro_series", Field: "DistroSeries", In: Form, Kind: String, Doc: "What would be deployed on it, as for op=deploy"},
+		}},
+	}},
+	{Name: "IngotPreseedTemplatesHandler", Prefix: "/ingot/v1", Doc: "Templates that override preseeds.", Hidden: true, Ops: []*Operation{
+		{ID: "ingot_preseed_templates.list", Method: "GET", Path: "/preseed-templates", Permission: "perm:can_view_configurations", Title: "List the templates that override preseeds", Doc: "By name, without their texts.", Status: 200, Returns: "[]IngotPreseedTemplate"},
 	}},
 }

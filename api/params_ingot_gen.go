@@ -9,9 +9,98 @@ type IngotChangesReadParams struct {
 	Input
 }
 
+// IngotInstallTreeReadParams are the parameters of ingot_install_tree.read.
+type IngotInstallTreeReadParams struct {
+	ID int64 // Id of the tree
+	Input
+}
+
+// IngotInstallTreeUpdateParams are the parameters of ingot_install_tree.update.
+type IngotInstallTreeUpdateParams struct {
+	ID           int64    // Id of the tree
+	URL          *string  // http(s): what has .treeinfo, as of BaseOS
+	Repositories []string // More package repositories, each NAME=URL
+	Packages     []string // More packages, groups (@core), environments (@^minimal-environment), and packages to leave out (-kexec-tools)
+	Timezone     *string  // UTC without one
+	Language     *string  // en_US.UTF-8 without one
+	Keyboard     *string  // us without one
+	Input
+}
+
+// IngotInstallTreeDeleteParams are the parameters of ingot_install_tree.delete.
+type IngotInstallTreeDeleteParams struct {
+	ID int64 // Id of the tree
+	Input
+}
+
+// IngotInstallTreesListParams are the parameters of ingot_install_trees.list.
+type IngotInstallTreesListParams struct {
+	Input
+}
+
+// IngotInstallTreesCreateParams are the parameters of ingot_install_trees.create.
+type IngotInstallTreesCreateParams struct {
+	Name         string   // os/series: centos, rhel, ol, rocky or alma, and a name with the release in it
+	Architecture *string  // amd64, arm64 or ppc64el
+	URL          string   // http(s): what has .treeinfo, as of BaseOS
+	Repositories []string // More package repositories, each NAME=URL
+	Packages     []string // More packages, groups (@core), environments (@^minimal-environment), and packages to leave out (-kexec-tools)
+	Timezone     *string  // UTC without one
+	Language     *string  // en_US.UTF-8 without one
+	Keyboard     *string  // us without one
+	Input
+}
+
+// IngotMachinePasswordTakeParams are the parameters of ingot_machine_password.take.
+type IngotMachinePasswordTakeParams struct {
+	SystemID string // Node system_id, six characters
+	Input
+}
+
+// IngotMachinePreseedReadParams are the parameters of ingot_machine_preseed.read.
+type IngotMachinePreseedReadParams struct {
+	SystemID     string  // Node system_id, six characters
+	Prefix       *string // Which document: commissioning, curtin, curtin_userdata, autoinstall and others
+	DistroSeries *string // What would be deployed, as for op=deploy: os/series. Default: what the machine has, else the default system
+	Input
+}
+
 // IngotMachineTimelineReadParams are the parameters of ingot_machine_timeline.read.
 type IngotMachineTimelineReadParams struct {
 	SystemID string // Node system_id, six characters
 	Limit    *int64 // Boots to answer at most, 1 to 100
+	Input
+}
+
+// IngotPreseedTemplateReadParams are the parameters of ingot_preseed_template.read.
+type IngotPreseedTemplateReadParams struct {
+	Name string // prefix_os_arch_subarch_release_hostname, from the right as far as it matters
+	Input
+}
+
+// IngotPreseedTemplateUpdateParams are the parameters of ingot_preseed_template.update.
+type IngotPreseedTemplateUpdateParams struct {
+	Name    string // prefix_os_arch_subarch_release_hostname, from the right as far as it matters
+	Content string // The template's text
+	Input
+}
+
+// IngotPreseedTemplateDeleteParams are the parameters of ingot_preseed_template.delete.
+type IngotPreseedTemplateDeleteParams struct {
+	Name string // prefix_os_arch_subarch_release_hostname, from the right as far as it matters
+	Input
+}
+
+// IngotPreseedTemplateValidateParams are the parameters of ingot_preseed_template.validate.
+type IngotPreseedTemplateValidateParams struct {
+	Name         string  // The name that it is to have
+	Content      string  // The template's text
+	SystemID     *string // A machine to render it for
+	DistroSeries *string // What would be deployed on it, as for op=deploy
+	Input
+}
+
+// IngotPreseedTemplatesListParams are the parameters of ingot_preseed_templates.list.
+type IngotPreseedTemplatesListParams struct {
 	Input
 }

@@ -14,6 +14,7 @@ const (
 	RackJobsPath     = "/rack/v1/jobs/" // {id}/heartbeat, {id}/result
 	RackReportsPath  = "/rack/v1/reports"
 	RackContentPath  = "/rack/v1/content/" // {sha256}
+	RackCachePath    = "/rack/v1/cache"
 )
 
 // RackEnrol asks to become a rack: once, with the shared secret and a certificate request. The region answers with a certificate.
@@ -65,13 +66,34 @@ type RackJobs struct {
 // RackJob is one attempt at a job. Attempt is its fencing number: results of an attempt that is not the current one are refused.
 type RackJob struct {
 	ID           int64  `json:"id"`
-	Kind         string `json:"kind"` // power, scan
+	Kind         string `json:"kind"` // power, scan, images
 	Attempt      int64  `json:"attempt"`
 	LeaseSeconds int    `json:"lease_seconds"`
 	// Power is set when Kind is power.
 	Power *PowerOrder `json:"power,omitempty"`
 	// Scan is set when Kind is scan.
 	Scan *ScanOrder `json:"scan,omitempty"`
+	// Images is set when Kind is images: bring into the cache all content that the snapshot names.
+	Images *ImagesOrder `json:"images,omitempty"`
+}
+
+// JobImages is the kind of jobs by which a rack fetches images ahead of the machines that will ask for them.
+const JobImages = "images"
+
+// ImagesOrder says nothing more: what there is to fetch is in the snapshot.
+type ImagesOrder struct{}
+
+// ImagesResult is what came of it.
+type ImagesResult struct {
+	Fetched int    `json:"fetched"` // blobs that were not there before
+	Error   string `json:"error,omitempty"`
+}
+
+// RackCache says what a rack holds of the images' content, each time all of it.
+type RackCache struct {
+	Contents []string `json:"contents"` // SHA-256 digests
+	// Shared says that the rack reads the region's own store and so holds whatever that does.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // JobPower is the kind of jobs that a rack carries out with a power driver.
@@ -123,6 +145,8 @@ type JobResult struct {
 	Attempt int64        `json:"attempt"`
 	Power   *PowerResult `json:"power,omitempty"`
 	Scan    *ScanResult  `json:"scan,omitempty"`
+	// Images is the result of a job of the kind images.
+	Images *ImagesResult `json:"images,omitempty"`
 }
 
 // PowerResult is what came of a power order. Error is empty when it succeeded, and holds no secret.

@@ -98,16 +98,24 @@ type SnapFixed struct {
 	Address string `json:"address"`
 }
 
+// EnvironmentKickstart is Anaconda, the installer of CentOS and its kin, which reads a kickstart.
+const EnvironmentKickstart = "kickstart"
+
 // BootImage names what an ephemeral boot loads. Paths are below /images/ on the rack: sha256/os/arch/subarch/series/label/file.
 type BootImage struct {
-	Environment string `json:"environment"` // light or full
+	Environment string `json:"environment"` // light, full, ubuntu (as full, from a mirror) or kickstart
 	OSystem     string `json:"osystem"`
 	Series      string `json:"series"`
 	Kernel      string `json:"kernel"`
 	Initrd      string `json:"initrd"`
 	Root        string `json:"root,omitempty"` // squashfs of the full environment
-	// PreseedPath is the path and query of cloud-config-url; the rack puts its own address in front of it.
+	// PreseedPath is the path and query of cloud-config-url, or of an installer's kickstart; the rack puts its own address in front of it.
 	PreseedPath string `json:"preseed_path"`
+	// Tree is the address of the mirror tree that Kernel and Initrd are the installer of, for the environment EnvironmentKickstart.
+	Tree  string `json:"tree,omitempty"`
+	Proxy string `json:"proxy,omitempty"` // by which the installer reaches the tree
+	// Interfaces are the names that the machine's interfaces are to have in the installer, NAME:MAC.
+	Interfaces []string `json:"interfaces,omitempty"`
 }
 
 // Content is a blob by its digest.

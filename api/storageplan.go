@@ -34,9 +34,10 @@ type StorageItem struct {
 	// Device is what a partition lies on (a disk or RAID), or the format that a mount mounts.
 	Device string `json:"device,omitempty"`
 	Number int    `json:"number,omitempty"` // partition
-	Offset int64  `json:"offset,omitempty"` // partition; 0: directly behind the one before, aligned to 4 MiB (a logical one: 1 MiB more)
+	Offset int64  `json:"offset,omitempty"` // partition; the region always says it
 	Size   int64  `json:"size,omitempty"`   // partition, logical volume
-	// Flag of a partition: bios_grub, boot (EFI system partition), prep, extended, logical; empty.
+	// Flag of a partition: bios_grub, boot, prep, extended, logical; empty. boot is the EFI system partition, on an MBR also one that a BIOS is to
+	// start from. A FAT with it that is not mounted, on a disk with Boot, is a copy of the file system at /boot/efi, to be kept in step with it.
 	Flag string `json:"flag,omitempty"`
 
 	Devices  []string `json:"devices,omitempty"`  // RAID members, volume group's physical volumes

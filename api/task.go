@@ -24,7 +24,7 @@ type Task struct {
 	// SystemID is empty for TaskEnlist.
 	SystemID string `json:"system_id,omitempty"`
 	Hostname string `json:"hostname,omitempty"`
-	// Then is "poweroff", "reboot" or "stay".
+	// Then is "poweroff", "reboot" or "stay"; "next": the agent asks for another task in the same boot.
 	Then    string       `json:"then"`
 	Install *InstallPlan `json:"install,omitempty"`
 	Erase   *ErasePlan   `json:"erase,omitempty"`
@@ -45,9 +45,9 @@ type InstallPlan struct {
 	Firmware string `json:"firmware"` // bios or uefi
 	// Storage is what to make, in order: see StorageItem. For a whole-disk image it has one item, the disk.
 	Storage []StorageItem `json:"storage,omitempty"`
-	Disks   []DiskPlan    `json:"disks,omitempty"`
 	Image   ImageSource   `json:"image"`
-	// Memory asks for the system to be unpacked into memory and started there: no disk is written and Storage is empty.
+	// Memory asks for the system to be unpacked into memory and started there: no disk is written and Storage is empty. Task.Then is for when that
+	// fails.
 	Memory bool `json:"memory,omitempty"`
 	// OSystem and Series are what is installed: ubuntu and noble, centos and centos9, windows and win2022, custom and a name.
 	OSystem string `json:"osystem,omitempty"`
@@ -62,7 +62,7 @@ type InstallPlan struct {
 	Proxy string `json:"proxy,omitempty"`
 	// Network is the operating system's configuration, netplan version 2 in its JSON form, interfaces matched by MAC address.
 	Network map[string]any `json:"network,omitempty"`
-	// NetworkStyle is netplan, eni, networkd or none: what the image understands; "" lets the agent look.
+	// NetworkStyle is netplan, eni, networkd, nm, ifcfg, cloud-init or none: what the image understands; "" lets the agent look.
 	NetworkStyle string `json:"network_style,omitempty"`
 	// Seed files are written into the installed system: cloud-init's MAAS datasource with the machine's credentials, hostname.
 	Seed       []SeedFile `json:"seed"`
@@ -70,32 +70,12 @@ type InstallPlan struct {
 	KernelOpts string     `json:"kernel_opts,omitempty"`
 }
 
-// DiskPlan lays out one disk with a new GPT.
-type DiskPlan struct {
-	Disk       DiskID          `json:"disk"`
-	Boot       bool            `json:"boot"` // the boot loader goes here
-	Partitions []PartitionPlan `json:"partitions"`
-}
-
-// PartitionPlan is one partition, in order.
-type PartitionPlan struct {
-	Number     int    `json:"number"`
-	Size       int64  `json:"size"`           // bytes
-	Flag       string `json:"flag,omitempty"` // bios_grub, boot (EFI system partition)
-	UUID       string `json:"uuid"`
-	FSType     string `json:"fstype,omitempty"` // ext4, vfat, ...; empty: no file system
-	FSUUID     string `json:"fsuuid,omitempty"` // ext4: a UUID. vfat: XXXX-XXXX
-	Label      string `json:"label,omitempty"`
-	MountPoint string `json:"mount_point,omitempty"`
-	Options    string `json:"options,omitempty"`
-}
-
 // ImageSource is the root file system's source: a path below /images/ on the rack that the machine booted from.
 type ImageSource struct {
 	Path   string `json:"path"`
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"`
-	Type   string `json:"type"` // root-tgz, root-txz, root-tzst, squashfs
+	Type   string `json:"type"` // root-tgz, root-txz, root-tzst, ..., squashfs; root-dd... for a whole disk
 }
 
 // SeedFile is a file of the installed system.
@@ -105,8 +85,10 @@ type SeedFile struct {
 	Mode    uint32 `json:"mode"` // 0600
 }
 
-// ErasePlan names the disks to erase and how.
+// ErasePlan names the disks to erase and how. The agent says what became of each disk in a finish event erase/NAME, whose description tells
+// how it was erased in the end, and why otherwise than asked.
 type ErasePlan struct {
-	Mode  string   `json:"mode"` // quick, secure or full
+	// Mode is quick, full, secure (full where a disk offers no secure erase) or secure-or-quick (quick where it offers none).
+	Mode  string   `json:"mode"`
 	Disks []DiskID `json:"disks"`
 }

@@ -95,8 +95,8 @@ type BlockDevice struct {
 // BootImageList is the object of that name in the document.
 type BootImageList struct {
 	Images    []map[string]any `json:"images"`
-	Connected bool             `json:"connected"` // constant
-	Status    string           `json:"status"`    // constant
+	Connected bool             `json:"connected"` // whether the rack was heard of lately
+	Status    string           `json:"status"`    // synced, syncing or out-of-sync
 }
 
 // BootResource is the object of that name in the document.
@@ -401,6 +401,52 @@ type IngotBootStep struct {
 // IngotChanges: How far the region's world has come.
 type IngotChanges struct {
 	Revision int64 `json:"revision"`
+}
+
+// IngotInstallTree: A mirror tree that CentOS and its kin are installed from.
+type IngotInstallTree struct {
+	ID           int64     `json:"id"`
+	Name         string    `json:"name"`
+	Architecture string    `json:"architecture"`
+	URL          string    `json:"url"`
+	Repositories []string  `json:"repositories"` // NAME=URL
+	Packages     []string  `json:"packages"`
+	Timezone     string    `json:"timezone"`
+	Language     string    `json:"language"`
+	Keyboard     string    `json:"keyboard"`
+	State        string    `json:"state"` // waiting until kernel and initrd are fetched; ready; failed
+	Error        string    `json:"error"` // Why it failed; the region tries again
+	Created      ModelTime `json:"created"`
+	Updated      ModelTime `json:"updated"`
+}
+
+// IngotMachinePassword: An account of a machine.
+type IngotMachinePassword struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
+// IngotPreseed: A rendered document.
+type IngotPreseed struct {
+	Prefix    string   `json:"prefix"`
+	Template  string   `json:"template"`   // Name of the operators' template that counted; empty without one
+	LookedFor []string `json:"looked_for"` // The names that a template was looked for under, the first that exists counts
+	Kind      string   `json:"kind"`       // cloud-config, yaml, text or xml
+	Valid     bool     `json:"valid"`      // Whether it could be rendered and read
+	Error     string   `json:"error"`      // What is wrong; empty when it is valid
+	Warnings  []string `json:"warnings"`   // What the template asked for and is not done
+	Content   string   `json:"content"`    // The document; empty when it is not valid
+}
+
+// IngotPreseedTemplate: A template that overrides a preseed.
+type IngotPreseedTemplate struct {
+	Name    string    `json:"name"`
+	Prefix  string    `json:"prefix"`            // The document that it overrides
+	Kind    string    `json:"kind"`              // What it must make: cloud-config, yaml, text or xml
+	Size    int64     `json:"size"`              // Bytes of the text
+	Content *string   `json:"content,omitempty"` // The text; not in lists
+	Created ModelTime `json:"created"`
+	Updated ModelTime `json:"updated"`
 }
 
 // Interface is the object of that name in the document.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,6 +33,7 @@ type cache struct {
 	entries map[string]*entry
 	total   int64
 	flights map[string]*flight
+	changed chan struct{}   // gets a word when what is held has changed
 	life    context.Context // fetches outlive the request that began them, not the rack
 	end     context.CancelFunc
 	running sync.WaitGroup
@@ -54,7 +56,7 @@ func openCache(dir string, maxBytes int64, log *slog.Logger) (*cache, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
 	}
-	c := &cache{dir: dir, max: maxBytes, log: log, entries: map[string]*entry{}, flights: map[string]*flight{}}
+	c := &cache{dir: dir, max: maxBytes, log: log, entries: map[string]*entry{}, flights: map[string]*flight{}, changed: make(chan struct{}, 1)}
 	c.life, c.end = context.WithCancel(context.Background())
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -132,6 +134,57 @@ func (c *cache) drop(sha string) {
 	if e := c.entries[sha]; e != nil {
 		c.total -= e.size
 		delete(c.entries, sha)
+		c.tell()
+	}
+}
+
+// tell says that what is held has changed.
+func (c *cache) tell() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// held lists what is there, in order.
+func (c *cache) held() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]string, 0, len(c.entries))
+	for sha := range c.entries {
+		out = append(out, sha)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// has says whether content is there, without using it.
+func (c *cache) has(sha string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entries[sha] != nil
+}
+
+// tidy removes what is left of fetches of content that nobody names any more.
+func (c *cache) tidy() {
+	list, err := os.ReadDir(c.dir)
+	if err != nil {
+		c.log.Warn("cache not tidied", "error", err)
+		return
+	}
+	for _, e := range list {
+		sha, ok := strings.CutSuffix(e.Name(), partial)
+		if !ok || !validSHA(sha) {
+			continue
+		}
+		if _, known := c.size(sha); known {
+			continue
+		}
+		c.mu.Lock()
+		if c.flights[sha] == nil {
+			_ = os.Remove(filepath.Join(c.dir, e.Name()))
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -174,6 +227,9 @@ func (c *cache) download(ctx context.Context, sha string) error {
 	if c.fetch == nil {
 		return errors.New("no region to fetch from")
 	}
+	c.mu.Lock()
+	c.evict(sha, want) // the bound holds while it arrives, too
+	c.mu.Unlock()
 	part := filepath.Join(c.dir, sha+partial)
 	out, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
@@ -223,7 +279,8 @@ func (c *cache) download(ctx context.Context, sha string) error {
 	defer c.mu.Unlock()
 	c.entries[sha] = &entry{size: want, used: time.Now()}
 	c.total += want
-	c.evict(sha)
+	c.evict(sha, 0)
+	c.tell()
 	return nil
 }
 
@@ -246,10 +303,10 @@ func (c *cache) piece(ctx context.Context, sha string, from, want int64, w io.Wr
 	return n, err
 }
 
-// evict removes the least recently used until the bound holds, but not what was just brought. The caller holds the lock. Files
-// that are being sent stay readable until they are closed.
-func (c *cache) evict(keep string) {
-	if c.total <= c.max {
+// evict removes the least recently used until there is room for more bytes within the bound, but not what was just brought. The caller
+// holds the lock. Files that are being sent stay readable until they are closed.
+func (c *cache) evict(keep string, more int64) {
+	if c.total+more <= c.max {
 		return
 	}
 	var names []string
@@ -260,7 +317,7 @@ func (c *cache) evict(keep string) {
 	}
 	slices.SortFunc(names, func(a, b string) int { return c.entries[a].used.Compare(c.entries[b].used) })
 	for _, n := range names {
-		if c.total <= c.max {
+		if c.total+more <= c.max {
 			return
 		}
 		if err := os.Remove(filepath.Join(c.dir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -23,6 +23,8 @@ type executor struct {
 	max     time.Duration
 	log     *slog.Logger
 	scanner func() (*scanner, error) // nil: the kernel's
+	// images fetches all content that the snapshot names.
+	images func(ctx context.Context) api.ImagesResult
 
 	mu      sync.Mutex
 	current map[string]*running // by machine
@@ -166,6 +168,8 @@ func (e *executor) work(ctx context.Context, cancel context.CancelFunc, j api.Ra
 		args = append(args, "state", res.Power.State, "error", res.Power.Error)
 	case res.Scan != nil:
 		args = append(args, "neighbours", len(res.Scan.Neighbours), "error", res.Scan.Error)
+	case res.Images != nil:
+		args = append(args, "fetched", res.Images.Fetched, "error", res.Images.Error)
 	}
 	if err := e.deliver(ctx, j, res); err != nil {
 		e.log.Warn("job result not taken", append(args, "reason", err)...)
@@ -236,6 +240,15 @@ func (e *executor) attempt(ctx context.Context, j api.RackJob, revision int64) a
 			r.Error = err.Error()
 		}
 		return api.JobResult{Attempt: j.Attempt, Scan: &r}
+	}
+	if j.Kind == api.JobImages && j.Images != nil && e.images != nil {
+		var r api.ImagesResult
+		if err := e.ready(ctx, revision); err != nil {
+			r.Error = err.Error()
+		} else {
+			r = e.images(ctx)
+		}
+		return api.JobResult{Attempt: j.Attempt, Images: &r}
 	}
 	r := e.power(ctx, j, revision)
 	return api.JobResult{Attempt: j.Attempt, Power: &r}

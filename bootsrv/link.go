@@ -275,6 +275,13 @@ func (l *link) report(ctx context.Context, raw json.RawMessage) error {
 	return l.call(ctx, http.MethodPost, api.RackReportsPath, raw, nil)
 }
 
+// holds tells the region what this rack holds.
+func (l *link) holds(ctx context.Context, c api.RackCache) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return l.call(ctx, http.MethodPost, api.RackCachePath, c, nil)
+}
+
 // content opens a blob from a byte offset on.
 func (l *link) content(ctx context.Context, sha string, offset int64) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.base+api.RackContentPath+sha, nil)

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -564,5 +565,53 @@ func TestConfigValidate(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), field+":") {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// The cache keeps its bound while content arrives, and forgets what is left of fetches that nobody needs any more.
+func TestCacheMakesRoomAndTidies(t *testing.T) {
+	f := &blobs{data: map[string][]byte{}}
+	old := f.add([]byte(strings.Repeat("old", 100)))
+	next := f.add([]byte(strings.Repeat("next", 150)))
+	c, err := openCache(t.TempDir(), 700, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	known := map[string]bool{old: true, next: true}
+	c.size = func(sha string) (int64, bool) { return int64(len(f.data[sha])), known[sha] }
+	c.fetch = func(_ context.Context, sha string, offset int64) (io.ReadCloser, error) {
+		if sha == next && c.has(old) {
+			t.Error("the old content is still there when there is no room for both")
+		}
+		return io.NopCloser(bytes.NewReader(f.data[sha][offset:])), nil
+	}
+	for _, sha := range []string{old, next} {
+		b, err := c.Open(t.Context(), sha)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		if !slices.Equal(c.held(), []string{sha}) {
+			t.Errorf("held: %q", c.held())
+		}
+	}
+	select {
+	case <-c.changed:
+	default:
+		t.Error("nobody was told")
+	}
+	for _, sha := range []string{old, next} {
+		if err := os.WriteFile(filepath.Join(c.dir, sha+partial), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delete(known, old)
+	c.tidy()
+	if _, err := os.Stat(filepath.Join(c.dir, old+partial)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what nobody names is kept: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(c.dir, next+partial)); err != nil {
+		t.Errorf("what a fetch goes on from is gone: %v", err)
 	}
 }

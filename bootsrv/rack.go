@@ -283,9 +283,11 @@ func (r *Rack) runLink(ctx context.Context) error {
 	g.Go(func() error { r.spool.run(gctx); return nil })
 	g.Go(func() error { return r.follow(gctx) })
 	g.Go(func() error {
-		e := &executor{link: r.link.Load, drivers: r.c.Drivers, opts: r.c.Power, slots: r.c.Jobs, ready: r.store.waitRevision, max: r.c.MaxBackoff, log: r.c.Log}
+		e := &executor{link: r.link.Load, drivers: r.c.Drivers, opts: r.c.Power, slots: r.c.Jobs, ready: r.store.waitRevision, max: r.c.MaxBackoff, log: r.c.Log,
+			images: r.fetchImages}
 		return e.run(gctx)
 	})
+	g.Go(func() error { return r.reportCache(gctx) })
 	return g.Wait()
 }
 
@@ -349,7 +351,7 @@ func (r *Rack) follow(ctx context.Context) error {
 		for _, p := range r.holder.View().Problems {
 			r.c.Log.Warn("part of the snapshot not usable", "problem", p)
 		}
-		_ = pause(ctx, min(max(minPoll, 2*time.Since(begin)), maxPoll))
+		_ = pause(ctx, min(max(minPoll, 5*time.Since(begin)), maxPoll)) // however fast a large site changes, to follow it stays cheap
 	}
 	return ctx.Err()
 }

@@ -87,6 +87,14 @@ func (s *site) splitSite() {
 	s.server = start(t, "region", "--dir", s.dir, "--http", s.ports.http, "--rack-link", s.ports.link)
 	s.waitReady()
 	s.connect()
+	rack := s.startRack()
+	command(t, "lab", "seed", "--url", "http://"+s.ports.http, "--apikey-file", filepath.Join(s.dir, "admin.apikey"), "--rack", rack)
+}
+
+// startRack starts `ingot rack` beside a region that runs and returns its system_id.
+func (s *site) startRack() string {
+	t := s.t
+	t.Helper()
 	raw, err := os.ReadFile(s.server.log)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +122,7 @@ func (s *site) splitSite() {
 		rack = l[0].SystemID
 		return true, ""
 	})
-	command(t, "lab", "seed", "--url", "http://"+s.ports.http, "--apikey-file", filepath.Join(s.dir, "admin.apikey"), "--rack", rack)
+	return rack
 }
 
 // TestDeployedBootsWithoutRegion: a deployed machine that reboots gets its address and boots from its disk while the region is away.

@@ -202,6 +202,7 @@ type siteOptions struct {
 	args      []string
 	before    func(machine, step string)
 	faults    lab.Faults
+	disks     int
 }
 
 // newSite starts `ingot dev` without machines of its own and runs lab machines against it.
@@ -251,7 +252,7 @@ func (s *site) machines(o siteOptions) {
 	s.t.Helper()
 	var err error
 	s.lab, err = lab.NewSite(lab.SiteConfig{Machines: o.machines, Firmwares: o.firmwares, DHCP: netip.MustParseAddrPort(s.ports.dhcp), TFTP: netip.MustParseAddrPort(s.ports.tftp),
-		Before: o.before, Faults: o.faults, Retry: retries(40, 250*time.Millisecond)})
+		Before: o.before, Faults: o.faults, Disks: o.disks, Retry: retries(40, 250*time.Millisecond)})
 	if err != nil {
 		s.t.Fatal(err)
 	}

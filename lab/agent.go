@@ -61,6 +61,11 @@ func (m *Machine) agent(ctx context.Context, c *metadata, configURL string, full
 			c.event(ctx, "cloudinit", "modules-final/config-scripts-user", "finish", "SUCCESS")
 			c.event(ctx, "cloudinit", "modules-final", "finish", "SUCCESS")
 		}
+		if sys := m.inMemory; sys != nil {
+			m.inMemory = nil
+			m.step("boot", "into the system in memory")
+			return m.runSystem(ctx, nil, 0, sys)
+		}
 		switch then {
 		case "reboot":
 			return actReboot, nil
@@ -231,6 +236,7 @@ type scriptItem struct {
 	ScriptResultID  int64  `json:"script_result_id"`
 	ScriptVersionID int64  `json:"script_version_id"`
 	HasFinished     bool   `json:"has_finished"`
+	needs
 }
 
 const inventoryScript = "50-maas-01-commissioning"
@@ -332,6 +338,7 @@ func (m *Machine) scripts(ctx context.Context, c *metadata, group string) ([]scr
 		Groups map[string][]scriptItem `json:"1.0"`
 	}
 	bodies := map[string]bool{}
+	var netplan []byte
 	for {
 		h, err := r.Next()
 		if err == io.EOF {
@@ -346,6 +353,11 @@ func (m *Machine) scripts(ctx context.Context, c *metadata, group string) ([]scr
 				return nil, fmt.Errorf("maas-scripts: index.json: %w", err)
 			}
 		}
+		if h.Name == "../config/netplan.yaml" {
+			if netplan, err = io.ReadAll(io.LimitReader(r, maxAnswer)); err != nil {
+				return nil, fmt.Errorf("maas-scripts: %s: %w", h.Name, err)
+			}
+		}
 	}
 	var out []scriptItem
 	for _, s := range index.Groups[group] {
@@ -355,6 +367,7 @@ func (m *Machine) scripts(ctx context.Context, c *metadata, group string) ([]scr
 		if !bodies[s.Path] {
 			return nil, fmt.Errorf("maas-scripts: index.json names %q, which is not in the archive", s.Path)
 		}
+		s.netplan = netplan
 		out = append(out, s)
 	}
 	return out, nil
@@ -370,8 +383,11 @@ func (m *Machine) runScript(ctx context.Context, c *metadata, s scriptItem) (fai
 	if err := m.enter(ctx, step); err != nil {
 		return false, err
 	}
-	exit := m.cfg.ScriptExit[s.Name]
-	out := []byte("this lab machine executes no code; exit status as configured\n")
+	end := m.outcome(s.Name)
+	exit, out := end.Exit, []byte(end.Output)
+	if err := m.beginScript(ctx, c, s); err != nil {
+		return false, err
+	}
 	if s.Name == inventoryScript {
 		if out, err = m.inventory(); err != nil {
 			return false, err
@@ -387,13 +403,8 @@ func (m *Machine) runScript(ctx context.Context, c *metadata, s scriptItem) (fai
 	case "maas-capture-lldpd":
 		out = m.lldp()
 	}
-	fields := map[string]string{"name": s.Name, "exit_status": fmt.Sprint(exit), "runtime": "0.1"}
-	if s.ScriptResultID != 0 {
-		fields["script_result_id"] = fmt.Sprint(s.ScriptResultID)
-	}
-	if s.ScriptVersionID != 0 {
-		fields["script_version_id"] = fmt.Sprint(s.ScriptVersionID)
-	}
+	fields := s.fields()
+	fields["exit_status"], fields["runtime"] = fmt.Sprint(exit), "0.1"
 	if s.Name == inventoryScript && !m.cfg.NoBMC {
 		p, err := json.Marshal(m.powerParameters())
 		if err != nil {
@@ -402,7 +413,14 @@ func (m *Machine) runScript(ctx context.Context, c *metadata, s scriptItem) (fai
 		fields["power_type"], fields["power_parameters"] = "ipmi", string(p)
 	}
 	files := map[string][]byte{s.Name: out, s.Name + ".out": out, s.Name + ".err": nil}
-	return exit != 0, c.signal(ctx, "WORKING", "", fields, files)
+	if end.Result != "" {
+		files[s.Name+".yaml"] = []byte(end.Result)
+	}
+	state := "WORKING"
+	if end.TimedOut {
+		state = "TIMEDOUT"
+	}
+	return exit != 0, c.signal(ctx, state, "", fields, files)
 }
 
 // install carries the plan out on the machine's disks.
@@ -417,16 +435,14 @@ func (m *Machine) install(ctx context.Context, c *metadata, t *api.Task, configU
 	if p.Firmware != m.cfg.Firmware.Mode() {
 		return fmt.Errorf("the plan is for %s firmware, this machine booted by %s", p.Firmware, m.cfg.Firmware.Mode())
 	}
-	var disks []*Disk
-	for _, d := range p.Disks {
-		found, err := m.findDisk(d.Disk)
-		if err != nil {
+	var disks map[string]*Disk
+	if !p.Memory {
+		var err error
+		if disks, err = m.findDisks(p); err != nil {
 			return err
 		}
-		disks = append(disks, found)
-	}
-	if len(disks) == 0 {
-		return errors.New("the plan names no disk")
+	} else if len(p.Storage) > 0 {
+		return errors.New("a system in memory needs no disks")
 	}
 	c.event(ctx, "curtin", "cmd-install", "start", "")
 	stage := func(name string, do func() error) error {
@@ -442,25 +458,25 @@ func (m *Machine) install(ctx context.Context, c *metadata, t *api.Task, configU
 	}
 	sys := &installedSystem{Image: p.Image, Hostname: p.Hostname, Network: p.Network, Seed: p.Seed, Kernel: p.KernelOpts, Firmware: p.Firmware}
 	if err := stage("partitioning", func() error {
-		for i, d := range p.Disks {
-			disks[i].erase("quick")
-			if err := disks[i].layOut(d, p.Firmware, sys); err != nil {
-				return err
-			}
+		if p.Memory {
+			return nil
 		}
+		err := m.layOut(p, disks, sys)
 		m.changed()
-		return nil
+		return err
 	}); err != nil {
 		return err
-	}
-	if sys.RootUUID == "" {
-		return errors.New("the plan has no root file system")
 	}
 	if err := stage("extract", func() error { return m.fetchImage(ctx, p.Image, configURL) }); err != nil {
 		return err
 	}
 	if err := stage("curthooks", func() error { return nil }); err != nil {
 		return err
+	}
+	if p.Memory {
+		c.event(ctx, "curtin", "cmd-install", "finish", "SUCCESS")
+		m.inMemory = sys
+		return m.ok(ctx, c)
 	}
 	if err := m.enter(ctx, "netboot_off"); err != nil {
 		return err
@@ -546,8 +562,14 @@ func (m *Machine) erase(ctx context.Context, c *metadata, t *api.Task) error {
 		if err != nil {
 			return err
 		}
+		how := map[string]string{"quick": "quick", "full": "overwritten with zeros", "secure": "overwritten with zeros instead of secure erase",
+			"secure-or-quick": "quick instead of secure erase"}[t.Erase.Mode]
+		if how == "" {
+			return fmt.Errorf("unknown way to erase %q", t.Erase.Mode)
+		}
 		d.erase(t.Erase.Mode)
 		m.step("agent", "erased "+d.Name+" ("+t.Erase.Mode+")")
+		c.post(ctx, "curtin", "erase/"+d.Name, "finish", "SUCCESS", "Disk "+d.Name+": "+how)
 	}
 	m.changed()
 	c.event(ctx, "curtin", "erase", "finish", "SUCCESS")

@@ -8,11 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
-	"unicode/utf16"
 
 	"github.com/ingot-metal/ingot/api"
 )
@@ -29,6 +27,7 @@ const (
 	typeBIOSBoot = "21686148-6449-6e6f-744e-656564454649"
 	typeESP      = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 	typeLinux    = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+	typeExtended = "extended" // of an MBR: it holds others
 )
 
 // DiskConfig is a disk as it comes out of the box.
@@ -195,69 +194,7 @@ type partition struct {
 	start, size int64 // bytes
 }
 
-// layOut writes the GPT, the superblocks, the boot loader and the system of one disk as plan says.
-func (d *Disk) layOut(plan api.DiskPlan, firmware string, sys *installedSystem) error {
-	parts := append([]api.PartitionPlan(nil), plan.Partitions...)
-	sort.Slice(parts, func(i, j int) bool { return parts[i].Number < parts[j].Number })
-	at := int64(1 << 20)
-	last := d.Size - 1<<20
-	var placed []partition
-	for _, p := range parts {
-		if p.Size <= 0 {
-			return fmt.Errorf("partition %d of disk %s has no size", p.Number, d.Name)
-		}
-		if at+p.Size > last {
-			return fmt.Errorf("partition %d does not fit on disk %s: it ends at byte %d, the disk has %d for partitions", p.Number, d.Name, at+p.Size, last)
-		}
-		t := typeLinux
-		switch {
-		case p.Flag == "bios_grub":
-			t = typeBIOSBoot
-		case p.Flag == "boot" || p.MountPoint == "/boot/efi":
-			t = typeESP
-		}
-		placed = append(placed, partition{p.Number, t, at, p.Size})
-		at += p.Size
-		at = (at + 1<<20 - 1) / (1 << 20) * (1 << 20)
-	}
-	if err := d.writeGPT(placed, parts); err != nil {
-		return err
-	}
-	root := ""
-	for i, p := range parts {
-		if p.FSType == "" {
-			continue
-		}
-		if err := d.makeFS(placed[i], p); err != nil {
-			return err
-		}
-		if p.MountPoint == "/" {
-			root = p.FSUUID
-			sys.RootUUID = root
-			if err := d.writeRecord(placed[i].start+64<<10, sys); err != nil {
-				return err
-			}
-		}
-	}
-	if !plan.Boot {
-		return nil
-	}
-	for i, p := range placed {
-		if firmware == "uefi" && p.typeGUID == typeESP || firmware == "bios" && p.typeGUID == typeBIOSBoot {
-			loader := map[string]string{"file": "/efi/boot/bootx64.efi", "root_uuid": sys.RootUUID}
-			if firmware == "bios" {
-				loader["file"] = "core.img"
-				if _, err := d.WriteAt([]byte("GRUB"), 0x80); err != nil {
-					return err
-				}
-			}
-			return d.writeRecord(placed[i].start+64<<10, loader)
-		}
-	}
-	return fmt.Errorf("the plan has no place for a %s boot loader on disk %s", firmware, d.Name)
-}
-
-func (d *Disk) writeGPT(parts []partition, plans []api.PartitionPlan) error {
+func (d *Disk) writeGPT(parts []partition, uuids []string) error {
 	sectors := d.Size / sectorSize
 	mbr := make([]byte, sectorSize)
 	mbr[450] = 0xee
@@ -272,14 +209,9 @@ func (d *Disk) writeGPT(parts []partition, plans []api.PartitionPlan) error {
 		}
 		e := table[(p.number-1)*gptSize:]
 		putGUID(e[0:], p.typeGUID)
-		putGUID(e[16:], plans[i].UUID)
+		putGUID(e[16:], uuids[i])
 		binary.LittleEndian.PutUint64(e[32:], uint64(p.start/sectorSize))
 		binary.LittleEndian.PutUint64(e[40:], uint64((p.start+p.size)/sectorSize-1))
-		for j, c := range utf16.Encode([]rune(plans[i].Label)) {
-			if j < 36 {
-				binary.LittleEndian.PutUint16(e[56+2*j:], c)
-			}
-		}
 	}
 	header := func(self, other, entries int64) []byte {
 		h := make([]byte, sectorSize)
@@ -353,43 +285,51 @@ func (d *Disk) readGPT() ([]partition, error) {
 	return nil, errors.New("no partition table")
 }
 
-func (d *Disk) makeFS(at partition, p api.PartitionPlan) error {
-	switch p.FSType {
+// makeFS writes the superblock of a file system.
+func makeFS(v volume, f api.StorageItem) error {
+	switch f.FSType {
 	case "vfat", "fat32":
 		b := make([]byte, sectorSize)
 		copy(b[82:], "FAT32   ")
-		copy(b[67:], strings.ReplaceAll(p.FSUUID, "-", ""))
+		copy(b[67:], strings.ReplaceAll(f.UUID, "-", ""))
 		b[510], b[511] = 0x55, 0xaa
-		_, err := d.WriteAt(b, at.start)
-		return err
+		return v.write(b, 0)
+	case "swap":
+		return v.write([]byte("SWAPSPACE2"), 4086)
 	default: // the ext family; others share the place in the lab
 		b := make([]byte, 1024)
 		b[0x38], b[0x39] = 0x53, 0xef
-		copy(b[0x68:], guidBytes(p.FSUUID))
-		copy(b[0x78:], p.Label)
-		_, err := d.WriteAt(b, at.start+1024)
-		return err
+		copy(b[0x68:], guidBytes(f.UUID))
+		copy(b[0x78:], f.Label)
+		return v.write(b, 1024)
 	}
-}
-
-func (d *Disk) hasExt(at partition, uuid string) bool {
-	b := make([]byte, 1024)
-	if _, err := d.ReadAt(b, at.start+1024); err != nil {
-		return false
-	}
-	return b[0x38] == 0x53 && b[0x39] == 0xef && bytes.Equal(b[0x68:0x78], guidBytes(uuid))
 }
 
 var recordMagic = []byte("INGOTLAB")
 
 func (d *Disk) writeRecord(at int64, v any) error {
-	raw, err := json.Marshal(v)
+	b, err := record(v)
+	if err == nil {
+		_, err = d.WriteAt(b, at)
+	}
+	return err
+}
+
+func (v volume) writeRecord(at int64, what any) error {
+	b, err := record(what)
 	if err != nil {
 		return err
 	}
+	return v.write(b, at)
+}
+
+func record(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
 	b := append(append([]byte(nil), recordMagic...), binary.BigEndian.AppendUint32(nil, uint32(len(raw)))...)
-	_, err = d.WriteAt(append(b, raw...), at)
-	return err
+	return append(b, raw...), nil
 }
 
 func (d *Disk) readRecord(at int64, v any) error {
@@ -408,56 +348,39 @@ func (d *Disk) readRecord(at int64, v any) error {
 	return json.Unmarshal(raw, v)
 }
 
-// bootable finds the system that firmware would start from this disk, and where its record lies.
-func (d *Disk) bootable(firmware string) (*installedSystem, int64, error) {
-	parts, err := d.readGPT()
-	if err != nil {
-		return nil, 0, err
-	}
+// loader reads the boot loader that firmware would start from this disk.
+func (d *Disk) loader(firmware string) (*loader, error) {
+	l := &loader{}
+	want := typeESP
 	if firmware == "bios" {
 		b := make([]byte, sectorSize)
 		if _, err := d.ReadAt(b, 0); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if b[510] != 0x55 || b[511] != 0xaa || string(b[0x80:0x84]) != "GRUB" {
-			return nil, 0, errors.New("no boot loader in the first sector")
+			return nil, errors.New("no boot loader in the first sector")
 		}
-	}
-	want := typeESP
-	if firmware == "bios" {
 		want = typeBIOSBoot
-	}
-	var loader map[string]string
-	for _, p := range parts {
-		if p.typeGUID == want && d.readRecord(p.start+64<<10, &loader) == nil {
-			break
+		if d.readRecord(recordAt, l) == nil { // behind an MBR
+			return l, nil
 		}
 	}
-	if loader == nil {
-		return nil, 0, fmt.Errorf("no %s boot loader", firmware)
-	}
-	for _, p := range parts {
-		if !d.hasExt(p, loader["root_uuid"]) {
-			continue
+	for _, p := range d.partitions() {
+		if p.typeGUID == want && d.readRecord(p.start+recordAt, l) == nil {
+			return l, nil
 		}
-		sys := &installedSystem{}
-		if err := d.readRecord(p.start+64<<10, sys); err != nil {
-			return nil, 0, fmt.Errorf("root file system: %w", err)
-		}
-		return sys, p.start + 64<<10, nil
 	}
-	return nil, 0, errors.New("the boot loader finds no root file system")
+	return nil, fmt.Errorf("no %s boot loader", firmware)
 }
 
 // erase does what the agent does to a disk. Quick takes the first and last 4 MiB of the disk and of every partition; the others all.
 func (d *Disk) erase(mode string) {
-	if mode != "quick" {
+	if mode != "quick" && mode != "secure-or-quick" {
 		d.Zero(0, d.Size)
 		return
 	}
 	const edge = 4 << 20
-	parts, _ := d.readGPT() // a disk without a table has only its own edges
-	for _, p := range parts {
+	for _, p := range d.partitions() { // a disk without a table has only its own edges
 		d.Zero(p.start, min(edge, p.size))
 		d.Zero(max(p.start, p.start+p.size-edge), min(edge, p.size))
 	}

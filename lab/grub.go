@@ -353,13 +353,9 @@ func (g *grubShell) chainloader(args []string) error {
 
 // espHas reports whether the disk has an EFI system partition with this file.
 func (d *Disk) espHas(name string) bool {
-	parts, err := d.readGPT()
-	if err != nil {
-		return false
-	}
-	for _, p := range parts {
-		var rec map[string]string
-		if p.typeGUID == typeESP && d.readRecord(p.start+64<<10, &rec) == nil && strings.EqualFold(rec["file"], name) {
+	for _, p := range d.partitions() {
+		var rec loader
+		if p.typeGUID == typeESP && d.readRecord(p.start+recordAt, &rec) == nil && strings.EqualFold(rec.File, name) {
 			return true
 		}
 	}

@@ -284,7 +284,7 @@ func (s *ipxeScript) command(w []string, base string) (label string, exited bool
 		if disk >= len(s.m.disks) {
 			return "", false, fmt.Errorf("sanboot: no drive %d", disk)
 		}
-		if _, _, err := s.m.disks[disk].bootable("bios"); err != nil {
+		if _, _, _, err := s.m.bootable(s.m.disks[disk], "bios"); err != nil {
 			return "", false, fmt.Errorf("sanboot: %w", err)
 		}
 		return "", false, &decided{target{kind: targetLocal, disk: disk}}

@@ -135,8 +135,12 @@ type Machine struct {
 	trace []Step
 	reads []Fetch
 	boots int
-	lives sync.WaitGroup
-	wake  chan struct{}
+	// inMemory is the system that the agent has unpacked into memory: only the boot's own goroutine looks.
+	inMemory *installedSystem
+	lives    sync.WaitGroup
+	wake     chan struct{}
+
+	scriptEnds outcomes // how scripts end
 }
 
 type life struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,15 +54,39 @@ func plan(m *Machine, r *fakeRack) *api.InstallPlan {
 		Seed: []api.SeedFile{{Path: "/etc/cloud/cloud.cfg.d/90_maas.cfg", Mode: 0o600,
 			Content: fmt.Sprintf("datasource:\n  MAAS: {metadata_url: %q, consumer_key: ck, token_key: tk, token_secret: ts}\n", r.http.URL+"/MAAS/metadata/")}},
 	}
-	dp := api.DiskPlan{Disk: api.DiskID{Name: d.Name, Serial: d.Serial, Size: d.Size}, Boot: true}
+	p.Storage = []api.StorageItem{disk(d, "gpt", true)}
 	if p.Firmware == "bios" {
-		dp.Partitions = append(dp.Partitions, api.PartitionPlan{Number: 1, Size: 1 << 20, Flag: "bios_grub", UUID: "11111111-0000-4000-8000-000000000001"})
+		p.Storage = append(p.Storage, part(d, 1, 4, 1, "bios_grub"), part(d, 2, 5, 8<<10, ""))
 	} else {
-		dp.Partitions = append(dp.Partitions, api.PartitionPlan{Number: 1, Size: 512 << 20, Flag: "boot", UUID: "11111111-0000-4000-8000-000000000001", FSType: "vfat", FSUUID: "AB12-CD34", MountPoint: "/boot/efi"})
+		p.Storage = append(p.Storage, part(d, 1, 4, 512, "boot"), part(d, 2, 516, 8<<10, ""), mkfs(d.Name+"-part1", "vfat"))
 	}
-	dp.Partitions = append(dp.Partitions, api.PartitionPlan{Number: 2, Size: 8 << 30, UUID: "11111111-0000-4000-8000-000000000002", FSType: "ext4", FSUUID: "22222222-0000-4000-8000-000000000002", Label: "root", MountPoint: "/"})
-	p.Disks = []api.DiskPlan{dp}
+	p.Storage = append(p.Storage, mkfs(d.Name+"-part2", "ext4"), mount(d.Name+"-part2", "/"))
+	if p.Firmware == "uefi" {
+		p.Storage = append(p.Storage, mount(d.Name+"-part1", "/boot/efi"))
+	}
 	return p
+}
+
+// The items of storage plans; sizes are in MiB.
+func disk(d *Disk, table string, boot bool) api.StorageItem {
+	return api.StorageItem{ID: d.Name, Type: api.StorageDisk, Name: d.Name, PTable: table, Boot: boot, Disk: &api.DiskID{Name: d.Name, Serial: d.Serial, Size: d.Size}}
+}
+
+func part(d *Disk, number int, at, size int64, flag string) api.StorageItem {
+	return api.StorageItem{ID: fmt.Sprintf("%s-part%d", d.Name, number), Type: api.StoragePartition, Device: d.Name, Number: number, Offset: at << 20, Size: size << 20, Flag: flag,
+		UUID: fmt.Sprintf("11111111-0000-4000-8000-%012d", number)}
+}
+
+func mkfs(on, kind string) api.StorageItem {
+	uuid := "AB12-CD34"
+	if kind != "vfat" {
+		uuid = fmt.Sprintf("22222222-0000-4000-8000-%012x", crc32.ChecksumIEEE([]byte(on)))
+	}
+	return api.StorageItem{ID: on + "_format", Type: api.StorageFormat, Volume: on, FSType: kind, UUID: uuid}
+}
+
+func mount(on, at string) api.StorageItem {
+	return api.StorageItem{ID: on + "_mount", Type: api.StorageMount, Device: on + "_format", Path: at}
 }
 
 // TestLife is the whole life of a machine, for each firmware and in both environments.
@@ -148,12 +173,12 @@ func TestLife(t *testing.T) {
 
 func TestPlanIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*api.InstallPlan){
-		"size":     func(p *api.InstallPlan) { p.Disks[0].Disk.Size-- },
-		"serial":   func(p *api.InstallPlan) { p.Disks[0].Disk.Serial = "other" },
+		"size":     func(p *api.InstallPlan) { p.Storage[0].Disk.Size-- },
+		"serial":   func(p *api.InstallPlan) { p.Storage[0].Disk.Serial = "other" },
 		"firmware": func(p *api.InstallPlan) { p.Firmware = "uefi" },
 		"digest":   func(p *api.InstallPlan) { p.Image.SHA256 = strings.Repeat("0", 64) },
-		"too big":  func(p *api.InstallPlan) { p.Disks[0].Partitions[1].Size = 1 << 40 },
-		"no disk":  func(p *api.InstallPlan) { p.Disks = nil },
+		"too big":  func(p *api.InstallPlan) { p.Storage[2].Size = 1 << 40 },
+		"no disk":  func(p *api.InstallPlan) { p.Storage = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRack(t)

@@ -20,6 +20,8 @@ type SiteConfig struct {
 	Machines int
 	// Firmwares are handed out in turn; nil is all kinds.
 	Firmwares []Firmware
+	// Disks is how many disks of 20 GiB each machine has; 0 is 1.
+	Disks int
 	// Dir keeps the machines' disks and power between runs; "" keeps nothing.
 	Dir   string
 	DHCP  netip.AddrPort
@@ -58,6 +60,9 @@ func NewSite(c SiteConfig) (*Site, error) {
 	if len(c.Firmwares) == 0 {
 		c.Firmwares = Firmwares
 	}
+	if c.Disks < 0 || c.Disks > 26 {
+		return nil, fmt.Errorf("%d disks: between 0 and 26 are possible", c.Disks)
+	}
 	if c.Machines < 0 || c.Machines+c.First > 65536 {
 		return nil, fmt.Errorf("%d machines: between 0 and 65000 are possible", c.Machines)
 	}
@@ -86,6 +91,9 @@ func (s *Site) make(n int) (*Machine, error) {
 	cfg := Config{
 		Name: name, MAC: fmt.Sprintf("52:54:00:77:%02x:%02x", n>>8, n&0xff), Firmware: s.cfg.Firmwares[(n-1)%len(s.cfg.Firmwares)],
 		DHCP: s.cfg.DHCP, Relay: s.cfg.Relay, TFTP: s.cfg.TFTP, Faults: s.cfg.Faults, Retry: s.cfg.Retry, Log: s.cfg.Log,
+	}
+	for i := range s.cfg.Disks {
+		cfg.Disks = append(cfg.Disks, DiskConfig{Name: "vd" + string(rune('a'+i)), Serial: fmt.Sprintf("%s-disk-%d", name, i), Model: "Lab disk", Size: 20 << 30})
 	}
 	cfg.Faults.Seed += uint64(n)
 	if s.cfg.Before != nil {

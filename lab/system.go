@@ -20,12 +20,12 @@ func (m *Machine) bootDisk(ctx context.Context, disk int) (action, error) {
 		if disk >= 0 && i != disk {
 			continue
 		}
-		s, off, err := x.bootable(mode)
+		s, on, off, err := m.bootable(x, mode)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("disk %s: %w", x.Name, err))
 			continue
 		}
-		d, sys, at = x, s, off
+		d, sys, at = on, s, off
 		break
 	}
 	if sys == nil {
@@ -38,7 +38,7 @@ func (m *Machine) bootDisk(ctx context.Context, disk int) (action, error) {
 	return m.runSystem(ctx, d, at, sys)
 }
 
-// runSystem is the installed system: its network, on the first boot cloud-init's requests, then it stays up.
+// runSystem is the installed system (d is nil: it runs in memory): its network, on the first boot cloud-init's requests, then it stays up.
 func (m *Machine) runSystem(ctx context.Context, d *Disk, at int64, sys *installedSystem) (action, error) {
 	run := &System{Hostname: sys.Hostname, ImagePath: sys.Image.Path, ImageSHA: sys.Image.SHA256}
 	if a := staticAddress(sys.Network, m.cfg.MAC); a != "" {
@@ -111,8 +111,10 @@ func (m *Machine) runSystem(ctx context.Context, d *Disk, at int64, sys *install
 	}
 	c.event(ctx, "cloudinit", "modules-final", "finish", "SUCCESS")
 	sys.BootedAt = time.Now().UTC().Format(time.RFC3339)
-	if err := d.writeRecord(at, sys); err != nil {
-		return m.hang(err)
+	if d != nil {
+		if err := d.writeRecord(at, sys); err != nil {
+			return m.hang(err)
+		}
 	}
 	publish()
 	m.changed()

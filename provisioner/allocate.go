@@ -107,40 +107,55 @@ const (
 )
 
 // search finds up to want free machines that meet the constraints, the cheapest first, without those to skip. It looks at pages of
-// candidates that grow. The second answer tells whether it skipped any.
-func (s *Service) search(tx *storage.Tx, constraints []constraint, want int, skip func(id int64) bool) (found []*candidate, skipped bool, err error) {
+// candidates that grow, and asks accept, if there is one, before it counts one as found. The second answer tells whether it left out any that may be free.
+func (s *Service) search(tx *storage.Tx, constraints []constraint, want int, skip, accept func(id int64) bool) (found []*candidate, skipped bool, err error) {
+	return s.searchFrom(tx, constraints, nil, want, skip, accept)
+}
+
+// searchFrom is search from a trail on.
+func (s *Service) searchFrom(tx *storage.Tx, constraints []constraint, t *trail, want int, skip, accept func(id int64) bool) (found []*candidate, skipped bool, err error) {
 	f := filterOf(constraints)
+	t.begin(&f)
 	f.Seen = ActorFrom(tx.Context()).mayAcquire()
 	parts := wantedParts(constraints)
-	for page := firstSearchPage; ; page = min(page*4, maxSearchPage) {
+	page := firstSearchPage
+	for over := s.claims.count(); page < min(firstSearchPage+over, maxSearchPage); { // as many of the cheapest are passed over
+		page *= 2 // few sizes are few statements to prepare
+	}
+	for ; ; page = min(page*4, maxSearchPage) {
 		list, err := tx.Candidates(f, page)
 		if err != nil {
 			return nil, false, err
 		}
-		var loaded map[int64]*storage.MachineParts
-		if parts != 0 && len(list) > 0 {
-			var ids []int64
-			for _, c := range list {
-				if !skip(c.ID) {
-					ids = append(ids, c.ID)
-				}
-			}
-			if loaded, err = tx.Parts(ids, parts); err != nil {
-				return nil, false, err
+		var free []storage.Candidate
+		for _, c := range list {
+			if skip(c.ID) {
+				skipped = true
+				t.fits(c)
+			} else {
+				free = append(free, c)
 			}
 		}
-		for _, c := range list {
-			if skip(c.ID) || parts != 0 && loaded[c.ID] == nil {
-				skipped = true
-				continue
+		for chunk := min(len(free), want*firstSearchPage); len(free) > 0; chunk = min(len(free), chunk*4) {
+			loaded, err := partsOf(tx, free[:chunk], parts)
+			if err != nil {
+				return nil, false, err
 			}
-			x := &candidate{c, loaded[c.ID]}
-			if !x.meets(constraints) {
-				continue
+			for _, c := range free[:chunk] {
+				x := &candidate{c, loaded[c.ID]}
+				if !x.meets(constraints) {
+					continue
+				}
+				t.fits(c)
+				if accept != nil && !accept(c.ID) {
+					skipped = true
+					continue
+				}
+				if found = append(found, x); len(found) == want {
+					return found, skipped, nil
+				}
 			}
-			if found = append(found, x); len(found) == want {
-				return found, skipped, nil
-			}
+			free = free[chunk:]
 		}
 		if len(list) < page {
 			return found, skipped, nil
@@ -150,12 +165,27 @@ func (s *Service) search(tx *storage.Tx, constraints []constraint, want int, ski
 	}
 }
 
+// partsOf loads what constraints look at; nil when they look at nothing.
+func partsOf(tx *storage.Tx, list []storage.Candidate, want storage.Parts) (map[int64]*storage.MachineParts, error) {
+	if want == 0 {
+		return nil, nil
+	}
+	ids := make([]int64, len(list))
+	for i, c := range list {
+		ids[i] = c.ID
+	}
+	return tx.Parts(ids, want)
+}
+
 // claims are the machines that calls of this process are about to take: each goes for one of its own. They only save work; the write decides.
 type claims struct {
 	window int // how many of the cheapest free machines the first write looks at; 0: cheapWindow
 
-	mu   sync.Mutex          // guards ends
+	mu   sync.Mutex          // guards all below
 	ends map[int64]time.Time // when the claim ended; zero: it has not
+	open int                 // those that have not
+
+	trails map[string]mark
 }
 
 // held says whether somebody has a claim, or had one after a search began that may not see what became of it.
@@ -166,21 +196,26 @@ func (c *claims) held(id int64, began time.Time) bool {
 	return ok && (end.IsZero() || !end.Before(began))
 }
 
-// claim takes the first of the candidates that nobody has a claim on; nil: there is none.
-func (c *claims) claim(list []*candidate, began time.Time) *candidate {
+// claim takes a machine unless somebody has a claim on it.
+func (c *claims) claim(id int64, began time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, x := range list {
-		if end, ok := c.ends[x.ID]; ok && (end.IsZero() || !end.Before(began)) {
-			continue
-		}
-		if c.ends == nil {
-			c.ends = map[int64]time.Time{}
-		}
-		c.ends[x.ID] = time.Time{}
-		return x
+	if end, ok := c.ends[id]; ok && (end.IsZero() || !end.Before(began)) {
+		return false
 	}
-	return nil
+	if c.ends == nil {
+		c.ends = map[int64]time.Time{}
+	}
+	c.ends[id] = time.Time{}
+	c.open++
+	return true
+}
+
+// count is how many machines calls are about to take.
+func (c *claims) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
 }
 
 // claimMemory is longer than any search.
@@ -191,6 +226,7 @@ func (c *claims) end(id int64) {
 	defer c.mu.Unlock()
 	now := time.Now()
 	c.ends[id] = now
+	c.open--
 	if len(c.ends)%1024 == 0 {
 		maps.DeleteFunc(c.ends, func(_ int64, end time.Time) bool { return !end.IsZero() && now.Sub(end) > claimMemory })
 	}
@@ -198,8 +234,9 @@ func (c *claims) end(id int64) {
 
 // Allocate gives the caller the cheapest free machine that meets the constraints.
 //
-// Most calls are content with one of the cheapest free machines: a write looks at a few of those and takes the first that fits. When none
-// does, a search outside of the write goes through all of them, so that others can write meanwhile, and a write looks at what it found again.
+// On SQLite most calls are content with one of the cheapest free machines: a write looks at a few of those and takes the first that fits.
+// When none does, a search outside of the write goes through all of them, so that others can write meanwhile, and a write looks at what it
+// found again. On PostgreSQL, where each question takes a message and all regions wait for a write, the search always comes first.
 func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocation, error) {
 	if _, err := needUser(ctx); err != nil {
 		return nil, err
@@ -208,16 +245,24 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 		constraints []constraint
 		out         *Allocation
 		verbose     Matches
+		first       *hunt
 	)
+	began, t := time.Now(), s.trail(ctx, req.Constraints)
 	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-		if constraints, err = s.parseConstraints(tx, req.Constraints); err != nil || !req.DryRun && !req.Verbose {
+		if constraints, err = s.parseConstraints(tx, req.Constraints); err != nil {
+			return err
+		}
+		if !req.DryRun && !req.Verbose {
+			if tx.Postgres() {
+				first, err = s.hunt(tx, constraints, t, began)
+			}
 			return err
 		}
 		want := 1
 		if req.Verbose {
 			want = maxVerbose
 		}
-		found, _, err := s.search(tx, constraints, want, func(int64) bool { return false })
+		found, _, err := s.search(tx, constraints, want, func(int64) bool { return false }, nil)
 		if err != nil {
 			return err
 		}
@@ -237,7 +282,7 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 		return nil, err
 	}
 	if out == nil {
-		if out, err = s.takeOne(ctx, constraints, req); err != nil {
+		if out, err = s.takeOne(ctx, constraints, req, t, first); err != nil {
 			return nil, err
 		}
 	}
@@ -259,55 +304,87 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 	return out, nil
 }
 
+// hunt is what a search for one machine came to: the id of one on which it made a claim, or 0; none at all fits when nothing was skipped.
+type hunt struct {
+	id      int64
+	skipped bool
+}
+
+// hunt looks for a machine that nobody has a claim on, and claims it. began is before what the transaction sees.
+func (s *Service) hunt(tx *storage.Tx, constraints []constraint, t *trail, began time.Time) (*hunt, error) {
+	look := func() ([]*candidate, bool, error) {
+		return s.searchFrom(tx, constraints, t, 1, func(id int64) bool { return s.claims.held(id, began) },
+			func(id int64) bool { return s.claims.claim(id, began) })
+	}
+	found, skipped, err := look()
+	if err == nil && len(found) == 0 && t.partial() {
+		t.from = nil
+		found, skipped, err = look()
+	}
+	s.leave(t)
+	h := &hunt{skipped: skipped}
+	if len(found) > 0 {
+		h.id = found[0].ID
+	}
+	return h, err
+}
+
 // cheapWindow bounds what a write does before it leaves the search to readers.
 const cheapWindow = 256
 
-// takeOne takes the cheapest machine that meets the constraints; nil when there is none.
-func (s *Service) takeOne(ctx context.Context, constraints []constraint, req AllocateRequest) (*Allocation, error) {
-	write := func(narrow func(tx *storage.Tx, f *storage.NodeFilter) error) (out *Allocation, err error) {
-		err = s.write(ctx, func(tx *storage.Tx) error {
-			f := filterOf(constraints)
-			err := narrow(tx, &f)
-			if err == nil {
-				out, err = s.take(ctx, tx, f, constraints, req)
-			}
+// takeOne takes the cheapest machine that meets the constraints; nil when there is none. first is a search that was made already.
+func (s *Service) takeOne(ctx context.Context, constraints []constraint, req AllocateRequest, t *trail, first *hunt) (*Allocation, error) {
+	write := func(fn func(tx *storage.Tx) (*Allocation, error)) (out *Allocation, err error) {
+		err = s.write(storage.OnlyTakes(ctx), func(tx *storage.Tx) (err error) {
+			out, err = fn(tx)
 			return err
 		})
 		return out, err
 	}
-	all := false
-	out, err := write(func(tx *storage.Tx, f *storage.NodeFilter) (err error) {
-		f.Until, err = tx.CheapFree(cmp.Or(s.claims.window, cheapWindow))
-		all = f.Until == nil
-		return err
-	})
-	for range searchTries {
+	if first == nil {
+		all := false
+		out, err := write(func(tx *storage.Tx) (_ *Allocation, err error) {
+			f := filterOf(constraints)
+			t.begin(&f)
+			if f.Until, err = tx.CheapFree(f, cmp.Or(s.claims.window, cheapWindow)); err != nil {
+				return nil, err
+			}
+			all = f.Until == nil && !t.partial()
+			return s.take(ctx, tx, f, constraints, t, req)
+		})
 		if err != nil || out != nil || all {
+			if err == nil {
+				s.leave(t)
+			}
 			return out, err
 		}
-		var found []*candidate
-		skipped, began := false, time.Now()
-		err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-			found, skipped, err = s.search(tx, constraints, 1, func(id int64) bool { return s.claims.held(id, began) })
-			return err
-		})
-		if err != nil || len(found) == 0 && !skipped {
-			return nil, err
+	}
+	for range searchTries {
+		if first == nil {
+			began := time.Now()
+			if err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+				first, err = s.hunt(tx, constraints, t, began)
+				return err
+			}); err != nil {
+				return nil, err
+			}
 		}
-		c := s.claims.claim(found, began)
-		if c == nil {
+		if first.id == 0 && !first.skipped {
+			return nil, nil
+		}
+		if first.id == 0 {
 			break // others are after the same ones: wait in the queue of writers
 		}
-		out, err = write(func(_ *storage.Tx, f *storage.NodeFilter) error {
-			f.IDs = intersect(f.IDs, []int64{c.ID})
-			return nil
-		})
-		s.claims.end(c.ID)
+		out, err := write(func(tx *storage.Tx) (*Allocation, error) { return s.takeThis(ctx, tx, first.id, constraints, req) })
+		s.claims.end(first.id)
+		if err != nil || out != nil {
+			return out, err
+		}
+		first = nil
 	}
-	if err != nil || out != nil {
-		return out, err
-	}
-	return write(func(*storage.Tx, *storage.NodeFilter) error { return nil })
+	return write(func(tx *storage.Tx) (*Allocation, error) {
+		return s.take(ctx, tx, filterOf(constraints), constraints, nil, req)
+	})
 }
 
 // load reads the machine of an answer.
@@ -357,7 +434,7 @@ func filterOf(constraints []constraint) storage.NodeFilter {
 // take acquires the first machine of a filter that meets the constraints and that nobody else takes before us; nil when there is none. The
 // guarded update decides: whoever finds zero rows goes on with the next candidate. On SQLite there is one writer and the first try wins; on
 // PostgreSQL several regions may meet here.
-func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter, constraints []constraint, req AllocateRequest) (*Allocation, error) {
+func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter, constraints []constraint, t *trail, req AllocateRequest) (*Allocation, error) {
 	f.Seen = ActorFrom(ctx).mayAcquire()
 	page := 1
 	parts := wantedParts(constraints)
@@ -369,11 +446,7 @@ func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter
 		if err != nil || len(list) == 0 {
 			return nil, err
 		}
-		var ids []int64
-		for _, c := range list {
-			ids = append(ids, c.ID)
-		}
-		loaded, err := tx.Parts(ids, parts)
+		loaded, err := partsOf(tx, list, parts)
 		if err != nil {
 			return nil, err
 		}
@@ -384,6 +457,7 @@ func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter
 					continue
 				}
 			}
+			t.fits(c)
 			n, err := tx.LockNode(c.ID)
 			if errors.Is(err, storage.ErrNotFound) {
 				continue
@@ -391,21 +465,9 @@ func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter
 			if err != nil {
 				return nil, err
 			}
-			if n.Status != storage.StatusReady || n.OwnerID != nil || n.Locked {
-				continue
+			if out, err := s.takeCandidate(ctx, tx, x, &n, constraints, req); err != nil || out != nil {
+				return out, err
 			}
-			taken := &Allocation{Matches: x.matches(constraints), id: n.ID} // before bridges take the links of interfaces
-			err = s.acquire(ctx, tx, &n, req.AgentName, req.Comment, req.Bridges)
-			if errors.Is(err, storage.ErrStale) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			if tx.Postgres() {
-				return taken, nil // all regions wait for this write: the answer is read after it
-			}
-			return taken, taken.load(tx)
 		}
 		if len(list) < page {
 			return nil, nil
@@ -413,6 +475,43 @@ func (s *Service) take(ctx context.Context, tx *storage.Tx, f storage.NodeFilter
 		last := list[len(list)-1]
 		f.AfterCost, f.AfterCostID = last.Cost(), last.ID
 	}
+}
+
+// takeThis acquires one machine if it is free and meets the constraints; nil otherwise.
+func (s *Service) takeThis(ctx context.Context, tx *storage.Tx, id int64, constraints []constraint, req AllocateRequest) (*Allocation, error) {
+	f := filterOf(constraints)
+	if f.IDs != nil && !slices.Contains(f.IDs, id) {
+		return nil, nil
+	}
+	f.Seen = ActorFrom(ctx).mayAcquire()
+	h, err := tx.HoldCandidate(f, id, wantedParts(constraints))
+	if err != nil || h == nil {
+		return nil, err
+	}
+	x := &candidate{h.Candidate, h.Parts}
+	if !x.meets(constraints) {
+		return nil, nil
+	}
+	return s.takeCandidate(ctx, tx, x, &h.Node, constraints, req)
+}
+
+// takeCandidate acquires a machine that was locked; nil when it is not free.
+func (s *Service) takeCandidate(ctx context.Context, tx *storage.Tx, x *candidate, n *storage.Node, constraints []constraint, req AllocateRequest) (*Allocation, error) {
+	if n.Status != storage.StatusReady || n.OwnerID != nil || n.Locked {
+		return nil, nil
+	}
+	taken := &Allocation{Matches: x.matches(constraints), id: n.ID} // before bridges take the links of interfaces
+	err := s.acquire(ctx, tx, n, req.AgentName, req.Comment, req.Bridges)
+	if errors.Is(err, storage.ErrStale) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if tx.Postgres() {
+		return taken, nil // all regions wait for this write: the answer is read after it
+	}
+	return taken, taken.load(tx)
 }
 
 // acquire makes a Ready machine the caller's.

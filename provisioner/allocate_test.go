@@ -2,6 +2,7 @@ package provisioner
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -56,8 +57,6 @@ func TestPermissionsAndStates(t *testing.T) {
 	}
 	_, err = x.s.Deploy(x.as(x.user), id, DeployRequest{DistroSeries: "debian", HWEKernel: "bad"})
 	refuse("bad kernel", Invalid, err)
-	_, err = x.s.Deploy(x.as(x.user), id, DeployRequest{DistroSeries: "debian", Ephemeral: true})
-	refuse("to memory", Invalid, err)
 	_, err = x.s.Lock(x.as(x.user), id, "")
 	refuse("lock of an allocated machine", Conflict, err)
 	if b := x.get(id); b.Node.Status != storage.StatusAllocated || len(ipsOf(b)) != 0 {
@@ -155,4 +154,69 @@ func TestPreviousStatus(t *testing.T) {
 	if n := x.status(id, storage.StatusReady).Node; n.OwnerID != nil {
 		t.Fatalf("%+v", n)
 	}
+}
+
+// TestTrail: what was looked at in vain is not looked at again, and is all the same found as soon as it fits; and nobody is refused for it.
+func TestTrail(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		x := newSite(t, db)
+		storagetest.FleetOf(t, db, 12, 1, 1) // each costs more than the one before
+		ctx := x.as(x.admin)
+		want := []Pair{{"tags", []string{"wanted"}}}
+		tag := func(i int, on bool) {
+			t.Helper()
+			x.write(func(tx *storage.Tx) error {
+				n, err := tx.Node(fmt.Sprintf("n%05x", i))
+				if err == nil && on {
+					err = tx.TagNode(n.ID, "wanted")
+				} else if err == nil {
+					err = tx.UntagNode(n.ID, "wanted")
+				}
+				return err
+			})
+		}
+		take := func(i int) {
+			t.Helper()
+			a, err := x.s.Allocate(ctx, AllocateRequest{Constraints: want})
+			if err != nil || a.Machine.Node.SystemID != fmt.Sprintf("n%05x", i) {
+				t.Fatalf("%+v %v, want machine %d", a, err, i)
+			}
+		}
+		for _, i := range []int{5, 6, 7, 8, 9} {
+			tag(i, true)
+		}
+		take(5)
+		tr := x.s.trail(ctx, want)
+		if tr.from == nil {
+			t.Fatal("no trail was left")
+		}
+		take(6)
+		tag(2, true) // a cheaper one fits now
+		take(2)
+		take(7)
+		if _, err := x.s.Release(ctx, fmt.Sprintf("n%05x", 5), ReleaseRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		x.runJobs()
+		if n := x.get(fmt.Sprintf("n%05x", 5)).Node; n.Status == storage.StatusReady {
+			take(5)
+		}
+		take(8)
+		// Another region's write, of which this process knows nothing: a cheaper machine may stay unseen for a moment, but it is found when
+		// there is no other.
+		take(9)
+		if err := db.Write(storage.OnlyTakes(context.Background()), func(tx *storage.Tx) error {
+			n, err := tx.Node("n00001")
+			if err != nil {
+				return err
+			}
+			return tx.TagNode(n.ID, "wanted")
+		}); err != nil {
+			t.Fatal(err)
+		}
+		take(1)
+		if _, err := x.s.Allocate(ctx, AllocateRequest{Constraints: want}); kindOf(err) != Conflict {
+			t.Fatal(err)
+		}
+	})
 }

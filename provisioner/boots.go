@@ -145,7 +145,7 @@ func (r *bootRecorder) timeline(mac string, nodeID *int64, st api.BootStep) (boo
 			configured = configured || slices.Contains([]string{"boot-config", "kernel", "initrd", "root"}, old.Step)
 		}
 		if i == 0 && st.Kind == "dhcp-offer" && configured && b.Verdict == "" {
-			if err := r.tx.EndBoot(mac, "booted again"); err != nil {
+			if err := r.tx.EndBoot(mac, "failed: the machine booted again"); err != nil {
 				return false, err
 			}
 		}
@@ -190,6 +190,17 @@ func (r *bootRecorder) learn(n *storage.Node, mac string, st api.BootStep) error
 		}
 		if err := event(evPXERequest, pxeText(n, st.Purpose)); err != nil {
 			return err
+		}
+		if st.Purpose == string(api.PurposeLocal) && n.Status == storage.StatusDeployed {
+			// The installed system's business from here on: nobody reports more. The step of the boot that made the machine Deployed may come after
+			// that.
+			verdict := "ok: started from its disk"
+			if late {
+				verdict = "ok: deployed"
+			}
+			if err := r.tx.EndBoot(mac, verdict); err != nil {
+				return err
+			}
 		}
 		if late {
 			return nil

@@ -80,6 +80,9 @@ func (s *Service) startCommissioning(ctx context.Context, tx *storage.Tx, n *sto
 	if err != nil {
 		return err
 	}
+	if err := s.checkCommissioningKernel(tx, n, env); err != nil {
+		return err
+	}
 	a := ActorFrom(ctx)
 	if err := s.transition(tx, n, storage.StatusCommissioning, transitionOpts{newBoot: true, change: func(n *storage.Node) {
 		n.OwnerID, n.Enlisting, n.Netboot, n.Environment = a.ID(), false, true, env
@@ -235,7 +238,7 @@ func (s *Service) Abort(ctx context.Context, systemID, comment string) (*storage
 			change = func(n *storage.Node) { n.Enlisting = false }
 		case storage.StatusDeploying:
 			to, asked, ev = storage.StatusAllocated, evReqAbortDeployment, evAbortedDeployment
-			change = func(n *storage.Node) { n.Netboot = true }
+			change = func(n *storage.Node) { n.Netboot, n.EphemeralDeploy = true, false }
 		case storage.StatusTesting:
 			if to = n.PreviousStatus; to == storage.StatusCommissioning {
 				to = storage.StatusReady
@@ -300,7 +303,7 @@ func (s *Service) fail(tx *storage.Tx, n *storage.Node, reason string) error {
 		return err
 	}
 	ev := map[storage.NodeStatus]evType{storage.StatusFailedCommissioning: evFailedCommissioning, storage.StatusFailedTesting: evFailedTesting,
-		storage.StatusFailedExitingRescue: evFailedExitRescue}[t.recovery]
+		storage.StatusFailedExitingRescue: evFailedExitRescue, storage.StatusFailedEnteringRescue: evFailedEnterRescue}[t.recovery]
 	if err := s.transition(tx, n, t.recovery, transitionOpts{change: func(n *storage.Node) {
 		n.ErrorDescription, n.Error, n.Enlisting = reason, reason, false
 	}}); err != nil {
@@ -406,9 +409,12 @@ func (s *Service) RescueMode(ctx context.Context, systemID string) (*storage.Bun
 		if err != nil {
 			return err
 		}
-		a := ActorFrom(ctx)
-		if err := s.transition(tx, n, storage.StatusEnteringRescueMode, transitionOpts{change: func(n *storage.Node) {
-			n.OwnerID, n.Environment = a.ID(), env
+		a, deployed := ActorFrom(ctx), n.Status == storage.StatusDeployed
+		// The credentials of a deployed system outlive the rescue, unless the machine gets another owner.
+		if err := s.transition(tx, n, storage.StatusEnteringRescueMode, transitionOpts{newBoot: !deployed, change: func(n *storage.Node) {
+			if n.OwnerID, n.Environment = a.ID(), env; in(n.Status, storage.StatusFailedEnteringRescue, storage.StatusFailedExitingRescue) {
+				n.Error, n.ErrorDescription = "", ""
+			}
 		}}); err != nil {
 			return err
 		}

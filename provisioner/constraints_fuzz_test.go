@@ -71,7 +71,7 @@ func FuzzSpecifiers(f *testing.F) {
 				if err != nil {
 					return err
 				}
-				found, _, err := x.s.search(tx, constraints, 100, nobody)
+				found, _, err := x.s.search(tx, constraints, 100, nobody, nil)
 				if err != nil {
 					return err
 				}

@@ -347,11 +347,11 @@ func TestQueryAgreesWithFacts(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				found, _, err := x.s.search(tx, constraints, 1000, nobody)
+				found, _, err := x.s.search(tx, constraints, 1000, nobody, nil)
 				if err != nil {
 					return err
 				}
-				first, _, err := x.s.search(tx, constraints, 1, nobody)
+				first, _, err := x.s.search(tx, constraints, 1, nobody, nil)
 				if err != nil {
 					return err
 				}
@@ -434,7 +434,7 @@ func TestQueryAgreesWithFacts(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					found, _, err := x.s.search(tx, constraints, 1000, nobody)
+					found, _, err := x.s.search(tx, constraints, 1000, nobody, nil)
 					if err == nil && !slices.ContainsFunc(found, func(c *candidate) bool { return c.SystemID == r.SystemID }) {
 						t.Errorf("%v: %v was to give %s, and gives %d others", pairs, other, r.SystemID, len(found))
 					}

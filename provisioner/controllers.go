@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/ingot-metal/ingot/storage"
 )
@@ -144,67 +143,4 @@ func (s *Service) ControllerState(ctx context.Context, systemID string, admin bo
 type BootImage struct {
 	Name, Architecture string
 	Subarches          []string
-}
-
-// RackImages are the images that a rack has or gets when a machine asks for them: the complete ones.
-func (s *Service) RackImages(ctx context.Context, systemID string) ([]BootImage, error) {
-	if _, err := needPermission(ctx, "can_view_controllers"); err != nil {
-		return nil, err
-	}
-	out := []BootImage{}
-	err := s.DB.Read(ctx, func(tx *storage.Tx) error {
-		n, err := tx.Node(systemID)
-		if errors.Is(err, storage.ErrNotFound) || err == nil && n.NodeType != storage.NodeRack && n.NodeType != storage.NodeRegionRack {
-			return errNoRack
-		}
-		if err != nil {
-			return err
-		}
-		resources, err := tx.BootResources()
-		if err != nil {
-			return err
-		}
-		ids := []int64{}
-		for _, r := range resources {
-			ids = append(ids, r.ID)
-		}
-		sets, err := tx.BootResourceSets(ids)
-		if err != nil {
-			return err
-		}
-		files, err := tx.BootResourceFiles(ids)
-		if err != nil {
-			return err
-		}
-		whole, of := map[int64]bool{}, map[int64]int64{}
-		for _, x := range sets {
-			of[x.ID] = x.ResourceID
-		}
-		for _, f := range files {
-			if done, ok := whole[f.SetID]; !ok || done {
-				whole[f.SetID] = f.Complete
-			}
-		}
-		complete := map[int64]bool{}
-		for set, done := range whole {
-			complete[of[set]] = complete[of[set]] || done
-		}
-		at := map[string]int{}
-		for _, r := range resources {
-			if !complete[r.ID] {
-				continue
-			}
-			arch, sub, _ := strings.Cut(r.Architecture, "/")
-			key := r.Name + " " + arch
-			i, ok := at[key]
-			if !ok {
-				i = len(out)
-				at[key] = i
-				out = append(out, BootImage{Name: r.Name, Architecture: arch, Subarches: []string{}})
-			}
-			out[i].Subarches = append(out[i].Subarches, sub)
-		}
-		return nil
-	})
-	return out, err
 }

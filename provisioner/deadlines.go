@@ -14,6 +14,7 @@ const (
 	powerStale       = 5 * time.Minute // a power state older than this is asked for again
 	powerBatch       = 20              // machines asked a look
 	recoverBatch     = 100
+	silentBatch      = 500 // machines that wait for their power are among them until their deadline
 )
 
 // RunLifecycle recovers what did not end by itself until ctx ends: transitional statuses past their deadline, power orders whose
@@ -37,7 +38,7 @@ func (s *Service) RunLifecycle(ctx context.Context) error {
 func (s *Service) RecoverOnce(ctx context.Context) error {
 	ctx = WithActor(ctx, SystemActor())
 	errs := []error{s.EndLostJobs(ctx)}
-	var expired, endless, stale []int64
+	var expired, endless, stale, silent []int64
 	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
 		if expired, err = tx.ExpiredNodes(tx.Now(), recoverBatch); err != nil {
 			return err
@@ -48,6 +49,13 @@ func (s *Service) RecoverOnce(ctx context.Context) error {
 		}
 		slices.Sort(statuses)
 		if endless, err = tx.NodesWithoutDeadline(statuses, recoverBatch); err != nil {
+			return err
+		}
+		timeout, err := s.nodeTimeout(tx)
+		if err != nil {
+			return err
+		}
+		if silent, err = tx.SilentNodes(watched, tx.Now().Add(-silence(timeout)), evPowerCycling.name, silentBatch); err != nil {
 			return err
 		}
 		unqueryable := []string{"manual"}
@@ -62,6 +70,9 @@ func (s *Service) RecoverOnce(ctx context.Context) error {
 	errs = append(errs, err)
 	for _, id := range expired {
 		errs = append(errs, s.DB.Write(ctx, func(tx *storage.Tx) error { return s.expire(tx, id) }))
+	}
+	for _, id := range silent {
+		errs = append(errs, s.DB.Write(ctx, func(tx *storage.Tx) error { return s.watch(tx, id) }))
 	}
 	for _, id := range endless {
 		errs = append(errs, s.DB.Write(ctx, func(tx *storage.Tx) error { return s.giveDeadline(tx, id) }))

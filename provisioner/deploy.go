@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,11 +16,13 @@ import (
 type DeployRequest struct {
 	DistroSeries string
 	HWEKernel    string
-	UserData     string // base64, or plain
-	AgentName    string // only when the deploy acquires the machine
+	LicenseKey   *string // of the system; nil: the one that is stored for its series
+	UserData     string  // base64, or plain
+	AgentName    string  // only when the deploy acquires the machine
 	Comment      string
-	Ephemeral    bool
+	Ephemeral    bool // to memory
 	EnableHWSync bool
+	VCenter      *bool     // registration with a vCenter, of an administrator's ESXi; nil: yes
 	RemovedFlags []string  // install_kvm and its like, given as true
 	Bridges      BridgeAll // only when the deploy acquires the machine
 }
@@ -59,10 +62,19 @@ func (s *Service) deploy(ctx context.Context, tx *storage.Tx, n *storage.Node, r
 	if err != nil {
 		return err
 	}
-	if err := s.checkDeployable(tx, n, image); err != nil {
+	osystem, series, _ := strings.Cut(image.Name, "/")
+	if req.EnableHWSync && (osystem == "windows" || osystem == "esxi") {
+		return FieldError("enable_hw_sync", "Hardware sync needs a Linux system: %s is none.", image.Name)
+	}
+	kernel, err := s.chooseKernel(tx, n, image, req.HWEKernel)
+	if err != nil {
 		return err
 	}
-	env, err := s.settingText(tx, "ingot_boot_environment", "light")
+	memory, err := s.checkDeployable(tx, n, image, req.Ephemeral)
+	if err != nil {
+		return err
+	}
+	env, err := s.deployEnvironment(tx, n, memory)
 	if err != nil {
 		return err
 	}
@@ -76,15 +88,25 @@ func (s *Service) deploy(ctx context.Context, tx *storage.Tx, n *storage.Node, r
 	if err := s.userEvent(tx, n, evReqDeploy, req.Comment); err != nil {
 		return err
 	}
-	osystem, series, _ := strings.Cut(image.Name, "/")
 	if err := s.transition(tx, n, storage.StatusDeploying, transitionOpts{chained: chained, newBoot: true, change: func(n *storage.Node) {
-		n.Osystem, n.DistroSeries, n.HWEKernel = osystem, series, req.HWEKernel
-		n.UserData, n.EnableHWSync, n.EphemeralDeploy = userData, req.EnableHWSync, false
+		n.Osystem, n.DistroSeries, n.HWEKernel = osystem, series, kernel
+		n.UserData, n.EnableHWSync, n.EphemeralDeploy = userData, req.EnableHWSync, memory
 		n.Netboot, n.Environment, n.Error, n.ErrorDescription = true, env, "", ""
 	}}); err != nil {
 		return err
 	}
 	if err := s.nodeEvent(tx, n, evDeploying, ""); err != nil {
+		return err
+	}
+	facts, err := s.syncFacts(tx, req.EnableHWSync)
+	if err != nil {
+		return err
+	}
+	facts[metaVCenter] = ""
+	if osystem == "esxi" && a.Admin && (req.VCenter == nil || *req.VCenter) {
+		facts[metaVCenter] = "True"
+	}
+	if err := tx.SetNodeMetadata(n.ID, facts); err != nil {
 		return err
 	}
 	if err := tx.EndScripts(n.ID, storage.ScriptAborted); err != nil {
@@ -94,6 +116,9 @@ func (s *Service) deploy(ctx context.Context, tx *storage.Tx, n *storage.Node, r
 		return err
 	}
 	if err := s.claimAutoAddresses(tx, n.ID); err != nil {
+		return err
+	}
+	if err := s.prepareSystem(tx, n, image, req.LicenseKey); err != nil {
 		return err
 	}
 	// What the agent will be given must exist now, while the user can still be told.
@@ -145,13 +170,34 @@ func (s *Service) deployImage(tx *storage.Tx, n *storage.Node, req DeployRequest
 		return image, FieldError("distro_series", "'%s' is not a valid distro_series. It should be one of: '%s'.", want,
 			strings.Join(append([]string{""}, choices...), "', '"))
 	}
-	if k := req.HWEKernel; k != "" && (strings.HasPrefix(image.Name, "custom/") || !strings.HasPrefix(k, "ga-") && !strings.HasPrefix(k, "hwe-")) {
-		return image, FieldError("hwe_kernel", "%s is not available for %s on %s.", k, image.Name, n.Architecture)
-	}
-	if req.Ephemeral {
-		return image, FieldError("ephemeral_deploy", "The image %s cannot be deployed to memory.", image.Name)
-	}
 	return image, nil
+}
+
+// metaVCenter is the fact that an ESXi is to register itself with the vCenter of the settings.
+const metaVCenter = "vcenter_registration"
+
+// ToMemory says whether an image can be unpacked into memory and started there: one that is a root file system.
+func ToMemory(image storage.Image) bool {
+	switch strings.ReplaceAll(image.Filetype, ".", "-") {
+	case "squashfs", "root-tgz", "root-txz":
+		osystem, _, _ := strings.Cut(image.Name, "/")
+		return osystem != "windows" && osystem != "esxi"
+	}
+	return false
+}
+
+// deployEnvironment is the ephemeral environment that installs. The light one alone can hand the machine over to a system in memory: in the full one
+// it would run beside a system that holds the memory already.
+func (s *Service) deployEnvironment(tx *storage.Tx, n *storage.Node, memory bool) (string, error) {
+	env, err := s.settingText(tx, "ingot_boot_environment", "light")
+	if err != nil || !memory || env == "light" {
+		return env, err
+	}
+	_, err = tx.BootResourceNamed("ingot/light", archOf(n)+"/generic")
+	if errors.Is(err, storage.ErrNotFound) {
+		return env, FieldError("ephemeral_deploy", "Deploying to memory needs the image ingot/light for %s.", archOf(n))
+	}
+	return "light", err
 }
 
 // resolveImage finds the newest image for an architecture by os/series, series, os, version or a prefix. choices are the names there are.
@@ -203,11 +249,12 @@ func resolveImage(images []storage.Image, arch, want, defOS, defSeries string) (
 	return found, false, choices
 }
 
-// checkDeployable refuses a machine on which an installation cannot end well.
-func (s *Service) checkDeployable(tx *storage.Tx, n *storage.Node, image storage.Image) error {
+// checkDeployable refuses a machine on which an installation cannot end well, and says whether it goes to memory: where that is asked for, and where
+// there is no disk.
+func (s *Service) checkDeployable(tx *storage.Tx, n *storage.Node, image storage.Image, memory bool) (bool, error) {
 	b, err := tx.LoadMachine(n.SystemID)
 	if err != nil {
-		return err
+		return memory, err
 	}
 	configured := false
 	for _, i := range b.Interfaces {
@@ -216,13 +263,25 @@ func (s *Service) checkDeployable(tx *storage.Tx, n *storage.Node, image storage
 		}
 	}
 	if !configured {
-		return FieldError("network", "Node must be configured to use a network")
+		return memory, FieldError("network", "Node must be configured to use a network")
+	}
+	switch {
+	case memory && !ToMemory(image):
+		return memory, FieldError("ephemeral_deploy", "The image %s cannot be deployed to memory.", image.Name)
+	case len(b.Disks) == 0 && ToMemory(image):
+		memory = true
+	}
+	if memory {
+		if n.Memory > 0 && image.Size > n.Memory<<20 {
+			return memory, FieldError("ephemeral_deploy", "The image %s is larger than the machine's memory of %d MiB.", image.Name, n.Memory)
+		}
+		return memory, nil
 	}
 	osystem, series, _ := strings.Cut(image.Name, "/")
-	if issues := storageIssues(b, osystem, series); len(issues) > 0 {
-		return &Error{Kind: Invalid, Fields: map[string][]string{"storage": issues}}
+	if issues := storageIssues(b, osystem, series, WholeDisk(image)); len(issues) > 0 {
+		return memory, &Error{Kind: Invalid, Fields: map[string][]string{"storage": issues}}
 	}
-	return nil
+	return memory, nil
 }
 
 func isUEFI(n *storage.Node) bool {

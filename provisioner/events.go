@@ -70,6 +70,8 @@ var eventTypes = map[string]struct {
 	"RELEASING":                            {"Releasing", levelInfo},
 	"RELEASED":                             {"Released", levelInfo},
 	"NODE_DISKS_ERASED":                    {"Disks erased", levelInfo},
+	"NODE_DISK_ERASED":                     {"Disk erased", levelInfo},
+	"NODE_DISK_ERASE_FAILED":               {"Failed to erase disk", levelError},
 	"NODE_RELEASE_SCRIPTS_OK":              {"Release scripts completed", levelInfo},
 	"REQUEST_NODE_MARK_FAILED":             {"User marking node failed", levelDebug},
 	"REQUEST_NODE_MARK_FAILED_SYSTEM":      {"Marking node failed", levelError},
@@ -169,7 +171,7 @@ func (s *Service) eventBy(tx *storage.Tx, a Actor, node *storage.Node, typ, desc
 		id := node.ID
 		e.NodeID, e.NodeHostname, e.SystemID = &id, node.Hostname, node.SystemID
 	}
-	return tx.InsertEvent(&e)
+	return tx.LogEvent(e)
 }
 
 // audit writes an audit event: who did what.

@@ -30,6 +30,10 @@ var uploadTypes = map[string]struct{ filetype, filename string }{
 	"ddxz": {"root-dd.xz", "root-dd.xz"}, "ddraw": {"root-dd.raw", "root-dd.raw"}, "squashfs": {"squashfs", "root.squashfs"},
 }
 
+// uploadAliases are other spellings of upload types.
+var uploadAliases = map[string]string{"": "tgz", "dd.gz": "ddgz", "dd.bz2": "ddbz2", "dd.xz": "ddxz", "dd.raw": "ddraw", "dd.tar": "ddtar", "dd-gz": "ddgz",
+	"dd-bz2": "ddbz2", "dd-xz": "ddxz", "dd-raw": "ddraw", "dd-tar": "ddtar", "dd-tgz": "ddtgz", "dd-tbz": "ddtbz", "dd-txz": "ddtxz"}
+
 // operatingSystems are the prefixes that an image's name may have; the value says which kinds of files each takes.
 var operatingSystems = map[string]string{
 	"ubuntu": "tar squashfs", "debian": "tar squashfs", "centos": "tar", "rhel": "tar", "ol": "tar", "suse": "tar", "windows": "dd", "esxi": "dd",
@@ -156,6 +160,10 @@ func (in *ImageInput) check() (name string, f form) {
 		f.add("size", "Ensure this value is less than or equal to %d.", int64(maxImageSize))
 	}
 	kind := deref(in.Filetype, "tgz")
+	if alias, ok := uploadAliases[kind]; ok {
+		kind = alias
+		in.Filetype = &kind
+	}
 	t, ok := uploadTypes[kind]
 	family := "tar"
 	switch {
@@ -177,6 +185,27 @@ func (in *ImageInput) check() (name string, f form) {
 		}
 	}
 	return osystem + "/" + series, f
+}
+
+// mirrorName are names that MAAS's mirrors use or may use.
+var mirrorName = regexp.MustCompile(`^centos[0-9]{1,2}$`)
+
+// checkReserved refuses the names of what the boot sources offer.
+func checkReserved(tx *storage.Tx, name string) error {
+	all, err := offers(tx)
+	if err != nil {
+		return err
+	}
+	taken := mirrorName.MatchString(name)
+	for _, list := range all {
+		for _, o := range list {
+			taken = taken || name == o.OS || name == o.Release || name == o.OS+"/"+o.Release
+		}
+	}
+	if taken {
+		return FieldError("name", "%s is a reserved name", name)
+	}
+	return nil
 }
 
 // imageArchitecture completes amd64 to amd64/generic and checks both parts.
@@ -211,6 +240,9 @@ func (s *Service) CreateBootResource(ctx context.Context, in ImageInput) (v Boot
 		return v, err
 	}
 	err = s.DB.Write(ctx, func(tx *storage.Tx) error {
+		if err := checkReserved(tx, in.Name); err != nil {
+			return err
+		}
 		extra := map[string]any{"subarches": strings.SplitN(in.Architecture, "/", 2)[1]}
 		if in.Title != nil {
 			extra["title"] = *in.Title

@@ -68,11 +68,12 @@ func TestLife(t *testing.T) {
 					t.Fatal(err)
 				}
 				task, err := x.s.Task(ctx, b.Node.ID, "http://rack/MAAS/metadata/")
-				if err != nil || task.Step != api.TaskInstall || task.Then != "reboot" || task.Install.Firmware != firmware || len(task.Install.Disks) != 1 {
+				if err != nil || task.Step != api.TaskInstall || task.Then != "reboot" || task.Install.Firmware != firmware || task.Install.Memory {
 					t.Fatalf("%+v %v", task, err)
 				}
-				if p := task.Install.Disks[0].Partitions; len(p) != 2 || p[1].MountPoint != "/" {
-					t.Fatalf("%+v", p)
+				want := map[string]string{"bios": "vda vda-part1 vda-part2(ext4 /)", "uefi": "vda vda-part1(vfat /boot/efi) vda-part2(ext4 /)"}[firmware]
+				if got := planned(task.Install); got != want || task.Install.OSystem != "custom" || task.Install.Series != "debian" {
+					t.Fatalf("planned %s, want %s", got, want)
 				}
 				again, err := x.s.Task(ctx, b.Node.ID, "http://rack/MAAS/metadata/")
 				if first, second := mustJSON(t, task), mustJSON(t, again); err != nil || first != second {

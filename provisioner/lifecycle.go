@@ -63,6 +63,8 @@ var (
 	evReleasing           = evType{"RELEASING", levelInfo}
 	evReleased            = evType{"RELEASED", levelInfo}
 	evDisksErased         = evType{"NODE_DISKS_ERASED", levelInfo}
+	evDiskErased          = evType{"NODE_DISK_ERASED", levelInfo}
+	evDiskEraseFailed     = evType{"NODE_DISK_ERASE_FAILED", levelError}
 	evFailedSystem        = evType{"REQUEST_NODE_MARK_FAILED_SYSTEM", levelError}
 	evReqBroken           = evType{"REQUEST_NODE_MARK_BROKEN", levelDebug}
 	evReqFixed            = evType{"REQUEST_NODE_MARK_FIXED", levelDebug}
@@ -78,6 +80,7 @@ var (
 	evReqStopRescue       = evType{"REQUEST_NODE_STOP_RESCUE_MODE", levelDebug}
 	evEnteringRescue      = evType{"ENTERING_RESCUE_MODE", levelInfo}
 	evRescueMode          = evType{"RESCUE_MODE", levelInfo}
+	evFailedEnterRescue   = evType{"FAILED_ENTERING_RESCUE_MODE", levelInfo}
 	evExitedRescue        = evType{"EXITED_RESCUE_MODE", levelInfo}
 	evFailedExitRescue    = evType{"FAILED_EXITING_RESCUE_MODE", levelInfo}
 	evScriptResultError   = evType{"SCRIPT_RESULT_ERROR", levelError}
@@ -96,7 +99,7 @@ var (
 func (s *Service) nodeEvent(tx *storage.Tx, n *storage.Node, t evType, text string) error {
 	a := ActorFrom(tx.Context())
 	id := n.ID
-	return tx.InsertEvent(&storage.Event{NodeID: &id, NodeHostname: n.Hostname, SystemID: n.SystemID, Type: t.name, Level: t.level,
+	return tx.LogEvent(storage.Event{NodeID: &id, NodeHostname: n.Hostname, SystemID: n.SystemID, Type: t.name, Level: t.level,
 		Description: text, Username: a.User.Username, UserAgent: a.UserAgent, Endpoint: a.Endpoint})
 }
 
@@ -268,6 +271,11 @@ func (s *Service) powerQueue(tx *storage.Tx, n *storage.Node) (string, error) {
 func (s *Service) power(tx *storage.Tx, n *storage.Node, action string, soft bool) (storage.Job, error) {
 	if _, err := tx.CancelJobs(n.ID, "power"); err != nil {
 		return storage.Job{}, err
+	}
+	if action == PowerOn || action == PowerCycle {
+		if err := s.newBoot(tx, n, action); err != nil {
+			return storage.Job{}, err
+		}
 	}
 	return s.enqueuePower(tx, n, action, soft)
 }

@@ -13,37 +13,99 @@ import (
 // simpleStatuses are the words of the simple_status filter.
 var simpleStatuses = []string{"allocated", "broken", "commissioning", "deployed", "deploying", "failed", "new", "other", "ready", "releasing", "rescue_mode", "testing"}
 
+// Pages gives a list of nodes a part at a time; nil is its end. Each part is a read of its own, so that a slow reader of a long list keeps
+// nothing open: a node that changes meanwhile is shown as it is when its part is read, and none is shown twice.
+type Pages func() ([]*storage.Bundle, error)
+
+// all are the nodes of all parts.
+func (next Pages) all() (out []*storage.Bundle, err error) {
+	for {
+		page, err := next()
+		if err != nil || page == nil {
+			return out, err
+		}
+		out = append(out, page...)
+	}
+}
+
+// Concat is one list behind another.
+func Concat(lists ...Pages) Pages {
+	return func() ([]*storage.Bundle, error) {
+		for len(lists) > 0 {
+			if page, err := lists[0](); err != nil || page != nil {
+				return page, err
+			}
+			lists = lists[1:]
+		}
+		return nil, nil
+	}
+}
+
 // Machines lists the nodes of some types that the caller may see and that the filters choose, ordered by id. The filters are the
 // constraints of allocate and a few more.
 func (s *Service) Machines(ctx context.Context, types []int64, filters []Pair) ([]*storage.Bundle, error) {
-	a, err := needUser(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out []*storage.Bundle
-	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
-		f, constraints, err := s.listFilter(tx, filters)
-		if err != nil {
-			return err
-		}
-		f.Types = types
-		f.Seen = a.sees()
-		if want := wantedParts(constraints); want != 0 {
-			if f, err = narrowByParts(tx, f, constraints, want); err != nil || len(f.IDs) == 0 {
-				return err
-			}
-		}
-		out, err = tx.LoadMachines(f)
-		return err
-	})
-	return out, err
+	return s.MachinePages(ctx, types, filters).all()
 }
 
-// narrowByParts makes a filter of the nodes that meet what the query alone cannot judge.
-func narrowByParts(tx *storage.Tx, f storage.NodeFilter, constraints []constraint, want storage.Parts) (storage.NodeFilter, error) {
-	nodes, err := tx.NodeParts(f, want)
-	if err != nil {
+// MachinePages is Machines, a part at a time: what is held at once does not grow with the list.
+func (s *Service) MachinePages(ctx context.Context, types []int64, filters []Pair) Pages {
+	var constraints []constraint
+	return s.pages(ctx, func(tx *storage.Tx, a Actor) (f storage.NodeFilter, err error) {
+		f, constraints, err = s.listFilter(tx, filters)
+		f.Types, f.Seen = types, a.sees()
 		return f, err
+	}, func(tx *storage.Tx, f storage.NodeFilter, after int64) ([]*storage.Bundle, int64, error) {
+		if want := wantedParts(constraints); want != 0 {
+			return pageByParts(tx, f, constraints, want, after)
+		}
+		return pageOf(tx, f, after)
+	})
+}
+
+// pageLoader loads the part of a list behind an id. It answers the last id that it looked at, 0 at the end.
+type pageLoader func(tx *storage.Tx, f storage.NodeFilter, after int64) ([]*storage.Bundle, int64, error)
+
+func pageOf(tx *storage.Tx, f storage.NodeFilter, after int64) ([]*storage.Bundle, int64, error) {
+	page, err := tx.LoadMachinePage(f, after)
+	if err != nil || len(page) < storage.MachinePage {
+		return page, 0, err
+	}
+	return page, page[len(page)-1].Node.ID, nil
+}
+
+// pages makes the parts of a list: filter is asked once.
+func (s *Service) pages(ctx context.Context, filter func(tx *storage.Tx, a Actor) (storage.NodeFilter, error), load pageLoader) Pages {
+	var f storage.NodeFilter
+	after, begun := int64(0), false
+	return func() (page []*storage.Bundle, err error) {
+		a, err := needUser(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for len(page) == 0 && (after != 0 || !begun) {
+			err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+				if !begun {
+					if f, err = filter(tx, a); err != nil {
+						return err
+					}
+					begun = true
+				}
+				page, after, err = load(tx, f, after)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		return page, nil
+	}
+}
+
+// pageByParts loads a part of a list of which the query alone cannot judge every node.
+func pageByParts(tx *storage.Tx, f storage.NodeFilter, constraints []constraint, want storage.Parts, after int64) ([]*storage.Bundle, int64, error) {
+	nodes, err := tx.NodePartsPage(f, want, after)
+	if err != nil {
+		return nil, 0, err
 	}
 	ids := []int64{}
 	for _, n := range nodes {
@@ -52,22 +114,23 @@ func narrowByParts(tx *storage.Tx, f storage.NodeFilter, constraints []constrain
 			ids = append(ids, n.ID)
 		}
 	}
-	return storage.NodeFilter{IDs: ids}, nil
+	after = 0
+	if len(nodes) == storage.MachinePage {
+		after = nodes[len(nodes)-1].ID
+	}
+	if len(ids) == 0 {
+		return nil, after, nil
+	}
+	page, err := tx.LoadMachines(storage.NodeFilter{IDs: ids})
+	return page, after, err
 }
 
 // AllocatedMachines lists the caller's own Allocated machines.
-func (s *Service) AllocatedMachines(ctx context.Context, systemIDs []string) ([]*storage.Bundle, error) {
-	a, err := needUser(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out []*storage.Bundle
-	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-		out, err = tx.LoadMachines(storage.NodeFilter{Types: []int64{storage.NodeMachine}, Statuses: []storage.NodeStatus{storage.StatusAllocated},
-			OwnerIDs: []int64{a.User.ID}, SystemIDs: systemIDs})
-		return err
-	})
-	return out, err
+func (s *Service) AllocatedMachines(ctx context.Context, systemIDs []string) Pages {
+	return s.pages(ctx, func(_ *storage.Tx, a Actor) (storage.NodeFilter, error) {
+		return storage.NodeFilter{Types: []int64{storage.NodeMachine}, Statuses: []storage.NodeStatus{storage.StatusAllocated},
+			OwnerIDs: []int64{a.User.ID}, SystemIDs: systemIDs}, nil
+	}, pageOf)
 }
 
 // ignoredFilters are options of allocate that lists accept without effect.

@@ -343,6 +343,7 @@ func (s *Service) applySpec(tx *storage.Tx, n *storage.Node, spec MachineSpec, f
 		n.PoolID = &p.ID
 	}
 	setText(&n.Description, spec.Description)
+	checkMinKernel(form(fields), spec.MinHWEKernel)
 	setText(&n.MinHWEKernel, spec.MinHWEKernel)
 	setText(&n.HWEKernel, spec.HWEKernel)
 	if spec.EnableHWSync != nil {

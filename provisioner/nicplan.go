@@ -1,13 +1,133 @@
 package provisioner
 
 import (
+	"context"
 	"encoding/json"
+	"net"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 
+	"github.com/ingot-metal/ingot/api"
 	"github.com/ingot-metal/ingot/provisioner/layout"
 	"github.com/ingot-metal/ingot/storage"
 )
+
+// NetworkPlan is a machine's network as it is modelled, netplan version 2, for scripts that want it in place of what the environment
+// came up with. The IP addresses of automatic links are in it while the machine holds them.
+func (s *Service) NetworkPlan(ctx context.Context, nodeID int64) (plan map[string]any, err error) {
+	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
+		n, err := tx.NodeByID(nodeID)
+		if err != nil {
+			return err
+		}
+		nics, search, err := s.machineNICs(tx, &n)
+		if err != nil {
+			return err
+		}
+		plan, err = layout.Netplan(nics, search)
+		return err
+	})
+	return plan, err
+}
+
+// racksByNearness are the addresses of racks: first those of the rack that a URL names, then those of the others.
+func (s *Service) racksByNearness(tx *storage.Tx, metadata string) ([]string, error) {
+	served, err := tx.RackAddresses() // one of each rack and VLAN
+	if err != nil {
+		return nil, err
+	}
+	var near, far []string
+	s.rackHellos.Range(func(_, v any) bool { // all that racks have said of themselves to this process
+		h, _ := v.(api.RackHello)
+		var all []string
+		for _, i := range h.Interfaces {
+			all = append(all, i.Addresses...)
+		}
+		if slices.ContainsFunc(all, func(text string) bool { a, ok := parseHost(text); return ok && namesHost(metadata, a) }) {
+			near = append(near, all...)
+		} else {
+			far = append(far, all...)
+		}
+		return true
+	})
+	slices.Sort(far)
+	return slices.Concat(near, served, far), nil
+}
+
+func namesHost(text string, a netip.Addr) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	host, err := netip.ParseAddr(u.Hostname())
+	return err == nil && host == a
+}
+
+// reachableURL is the metadata URL for an installed system: the one by which the machine asks, unless it will have no address of that
+// family. Then it is the rack's address of the other family, of one of the machine's own subnets before any other.
+func reachableURL(b *storage.Bundle, racks []string, metadata string) string {
+	u, err := url.Parse(metadata)
+	if err != nil {
+		return metadata
+	}
+	host, err := netip.ParseAddr(u.Hostname())
+	if err != nil || host.IsLoopback() {
+		return metadata
+	}
+	speaks := map[bool]bool{} // by whether it is IPv6
+	var homes []netip.Prefix
+	for _, i := range b.Interfaces {
+		if !i.Interface.Enabled {
+			continue
+		}
+		var p nicParams
+		_ = json.Unmarshal(i.Params, &p)
+		speaks[true] = speaks[true] || p.AcceptRA != nil && *p.AcceptRA
+		for _, l := range i.Links {
+			if l.AllocType == storage.AllocDiscovered || l.SubnetID == nil || b.Cat.Subnets[*l.SubnetID] == nil {
+				continue
+			}
+			if !l.IP.IsValid() && l.AllocType != storage.AllocDHCP {
+				continue // it is up, no more
+			}
+			sn := b.Cat.Subnets[*l.SubnetID]
+			speaks[sn.FirstIP.Is6()] = true
+			if prefix, err := netip.ParsePrefix(sn.CIDR); err == nil {
+				homes = append(homes, prefix)
+			}
+		}
+	}
+	v6 := !host.Is6()
+	if speaks[host.Is6()] || !speaks[v6] {
+		return metadata
+	}
+	var best netip.Addr
+	for _, text := range racks {
+		a, ok := parseHost(text)
+		if !ok || a.Is6() != v6 || a.IsLinkLocalUnicast() {
+			continue
+		}
+		if slices.ContainsFunc(homes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			best = a
+			break
+		}
+		if !best.IsValid() {
+			best = a
+		}
+	}
+	if !best.IsValid() {
+		return metadata
+	}
+	if u.Host = net.JoinHostPort(best.String(), u.Port()); u.Port() == "" {
+		u.Host = strings.TrimSuffix(u.Host, ":")
+		if !best.Is6() {
+			u.Host = best.String()
+		}
+	}
+	return u.String()
+}
 
 // layoutNICs are the enabled interfaces of a machine as the plan of its installation wants them.
 func layoutNICs(b *storage.Bundle, routes []storage.StaticRoute, upstream []string) []layout.NIC {

@@ -45,8 +45,7 @@ func (s *Service) UseNonce(ctx context.Context, tokenKey, nonce string, signed t
 	if !changes {
 		return nil
 	}
-	fresh := false
-	err := s.DB.Write(ctx, func(tx *storage.Tx) (err error) { fresh, err = tx.UseNonce(n); return err })
+	fresh, err := s.DB.UseNonce(ctx, n)
 	if err == nil && !fresh {
 		err = ErrNonceUsed
 	}
@@ -131,7 +130,7 @@ func (s *Service) writeNonces(ctx context.Context, done chan struct{}) {
 			return
 		}
 		set.mu.Unlock()
-		err := s.DB.Write(ctx, func(tx *storage.Tx) error { return tx.InsertNonces(batch) })
+		err := s.DB.Write(storage.OnlyTakes(ctx), func(tx *storage.Tx) error { return tx.InsertNonces(batch) })
 		if err != nil {
 			s.Log.Error("nonces could not be stored", "count", len(batch), "error", err)
 		}

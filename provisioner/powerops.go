@@ -64,6 +64,16 @@ func (s *Service) PowerResult(tx *storage.Tx, job storage.Job, r api.PowerResult
 	if err := tx.UpdateNode(&n); err != nil {
 		return err
 	}
+	switch {
+	case args.Action == PowerOn || args.Action == PowerCycle:
+		if err := s.bootStep(tx, &n, stepPowerDone, args.Action); err != nil {
+			return err
+		}
+	case n.PowerState == "off":
+		if err := tx.EndNodeBoots(n.ID, "ok: the machine is off"); err != nil {
+			return err
+		}
+	}
 	if n.PowerState == "off" {
 		switch n.Status {
 		case storage.StatusReleasing:

@@ -273,7 +273,7 @@ func rackQueues(tx *storage.Tx, rackID int64) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	queues := []string{"rack"}
+	queues := []string{"rack", rackQueue(rackID)}
 	for _, v := range vlans {
 		queues = append(queues, fmt.Sprintf("vlan:%d", v.VLANID))
 	}
@@ -322,6 +322,10 @@ func (s *Service) ClaimRackJobs(ctx context.Context, rackSystemID string, limit 
 			return err
 		}
 		for _, j := range jobs {
+			if j.Kind == api.JobImages {
+				out = append(out, api.RackJob{ID: j.ID, Kind: j.Kind, Attempt: j.Attempt, LeaseSeconds: int(rackJobLease / time.Second), Images: &api.ImagesOrder{}})
+				continue
+			}
 			if j.Kind == api.JobScan {
 				scan, err := scanOrder(j)
 				if err != nil {
@@ -435,6 +439,9 @@ func (s *Service) FinishRackJob(ctx context.Context, rackSystemID string, id int
 			return s.finishScan(tx, j, rackSystemID, r.Attempt, *r.Scan)
 		})
 	}
+	if r.Images != nil {
+		return s.finishImages(ctx, rackSystemID, id, r.Attempt, *r.Images)
+	}
 	if r.Power == nil {
 		return Errorf(Invalid, "A result without its power part.")
 	}
@@ -485,7 +492,7 @@ func (s *Service) endLostJobs(tx *storage.Tx) error {
 		return err
 	}
 	for _, j := range lost {
-		if j.Kind == api.JobScan {
+		if j.Kind == api.JobScan || j.Kind == api.JobImages {
 			if _, err := tx.FinishJob(j.ID, j.Attempt, storage.JobFailed, nil, "the rack that was at it was lost"); err != nil && !errors.Is(err, storage.ErrStale) {
 				return err
 			}

@@ -22,6 +22,8 @@ const (
 	EraseQuick  = "quick"
 	EraseSecure = "secure"
 	EraseFull   = "full"
+	// EraseSecureQuick is secure, and quick where a disk offers no secure erase.
+	EraseSecureQuick = "secure-or-quick"
 )
 
 // releasable are the statuses from which a machine can be given back.
@@ -113,6 +115,8 @@ func (s *Service) eraseMode(tx *storage.Tx, n *storage.Node, req ReleaseRequest)
 	}
 	mode := ""
 	switch {
+	case erase && secure && quick:
+		mode = EraseSecureQuick
 	case erase && secure:
 		mode = EraseSecure
 	case erase && quick:

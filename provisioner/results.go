@@ -306,7 +306,12 @@ func (s *Service) Details(ctx context.Context, systemID string, types ...int64) 
 			return noMatch(nodeModel(types))
 		}
 		return tx.EachHardwareDocuments([]int64{n.ID}, func(d storage.HardwareDocuments) error {
-			lshw, lldp = d.LSHW, d.LLDP
+			if d.LSHW != "" {
+				lshw = []byte(d.LSHW)
+			}
+			if d.LLDP != "" {
+				lldp = []byte(d.LLDP)
+			}
 			return nil
 		})
 	})

@@ -242,6 +242,10 @@ func (s *Service) RemoveScriptTag(ctx context.Context, spec, tag string) (Script
 
 // loadBuiltins stores the scripts that come with the program. A changed text becomes a new version, unless a script has had it before.
 func (s *Service) loadBuiltins(ctx context.Context) error {
+	texts, err := shippedScripts()
+	if err != nil {
+		return err
+	}
 	return s.DB.Write(ctx, func(tx *storage.Tx) error {
 		all, err := tx.Scripts()
 		if err != nil {
@@ -251,7 +255,7 @@ func (s *Service) loadBuiltins(ctx context.Context) error {
 		for _, x := range all {
 			known[x.Name] = x
 		}
-		for _, text := range builtinScripts {
+		for _, text := range texts {
 			fresh := storage.Script{Type: storage.SetTesting, IsDefault: true}
 			if err := (ScriptInput{Content: []byte(text)}).apply(&fresh, true); err != nil {
 				return fmt.Errorf("built-in script: %w", err)

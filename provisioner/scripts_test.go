@@ -121,7 +121,7 @@ func TestScriptsOfALife(t *testing.T) {
 			x.signal(id, Signal{Status: "WORKING", ScriptResultID: s.ScriptResultID})
 			x.signal(id, Signal{Status: "WORKING", ScriptResultID: s.ScriptResultID, ExitStatus: &zero, Files: map[string][]byte{s.Name: []byte(out), s.Name + ".out": []byte(out)}})
 		}
-		x.must(x.s.Commission(x.as(x.admin), id, CommissionParams{CommissioningScripts: []string{"probe,nics"}}))
+		x.must(x.s.Commission(x.as(x.admin), id, CommissionParams{CommissioningScripts: []string{"probe,nics"}, TestingScripts: []string{"disk-check"}}))
 		x.job(id, api.PowerResult{State: "on"})
 		first := groups()["commissioning_scripts"]
 		if !slices.Equal(names(first), []string{"30-maas-01-bmc-config", InventoryScript, "maas-capture-lldpd", "maas-kernel-cmdline", "maas-list-modaliases", "maas-lshw", "probe"}) {

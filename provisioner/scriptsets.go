@@ -109,7 +109,7 @@ func (s *Service) newScriptSet(tx *storage.Tx, n *storage.Node, typ int64, reque
 }
 
 // commissioningSets makes the sets of a commissioning: of commissioning scripts, and of tests where there are some to run. It tells
-// whether anything but the built-in scripts is to run.
+// whether any of them wants a distribution to run in.
 func (s *Service) commissioningSets(tx *storage.Tx, n *storage.Node, p CommissionParams) (custom bool, err error) {
 	all, err := tx.Scripts()
 	if err != nil {
@@ -137,20 +137,21 @@ func (s *Service) commissioningSets(tx *storage.Tx, n *storage.Node, p Commissio
 	if _, err := s.newScriptSet(tx, n, storage.SetCommissioning, names, results); err != nil {
 		return false, err
 	}
-	custom = slices.ContainsFunc(chosen, func(x storage.Script) bool { return !x.IsDefault })
-	tests, err := pendingResults(chooseScripts(all, storage.SetTesting, ScriptChoice{Scripts: p.TestingScripts}, hw), p.ScriptParams, dev)
+	chosenTests := chooseScripts(all, storage.SetTesting, ScriptChoice{Scripts: p.TestingScripts}, hw)
+	custom = slices.ContainsFunc(slices.Concat(chosen, chosenTests), func(x storage.Script) bool { return wantsDistribution(&x) })
+	tests, err := pendingResults(chosenTests, p.ScriptParams, dev)
 	if err != nil || len(tests) == 0 {
 		return custom, err
 	}
 	names, _, _ = ScriptChoice{Scripts: p.TestingScripts}.names()
 	_, err = s.newScriptSet(tx, n, storage.SetTesting, names, tests)
-	return true, err
+	return custom, err
 }
 
 // scriptEnvironment is the ephemeral environment for a run: scripts of users want a distribution, so the full one when there is one.
 func (s *Service) scriptEnvironment(tx *storage.Tx, n *storage.Node, custom bool) (string, error) {
 	env, err := s.settingText(tx, "ingot_boot_environment", "light")
-	if err != nil || !custom || env == "full" {
+	if err != nil || !custom || env == "full" || env == "ubuntu" {
 		return env, err
 	}
 	arch, _, _ := strings.Cut(n.Architecture, "/")

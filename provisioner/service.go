@@ -23,6 +23,7 @@ type Config struct {
 	// HTTP reads what users ask for from elsewhere: their public keys. http.DefaultClient when nil.
 	HTTP     *http.Client
 	KeyHosts KeyHosts
+	Images   ImageConfig
 }
 
 // Service is the rules. Its methods take the actor from the context, check what it may do, and change the store in one
@@ -36,6 +37,7 @@ type Service struct {
 	DataDir  string
 	HTTP     *http.Client
 	KeyHosts KeyHosts
+	Images   ImageConfig
 
 	access     sync.Map // user id → what the user may do; see AccessOf
 	claims     claims   // machines that allocate is about to take
@@ -48,7 +50,7 @@ type Service struct {
 // New makes the rules over a store.
 func New(c Config) *Service {
 	s := &Service{DB: c.DB, Log: c.Log, Now: c.Now, Content: c.Content, Power: c.Power, DataDir: c.DataDir,
-		HTTP: c.HTTP, KeyHosts: c.KeyHosts}
+		HTTP: c.HTTP, KeyHosts: c.KeyHosts, Images: c.Images}
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}

@@ -125,7 +125,7 @@ var settings = []setting{
 	{name: "ports_archive", kind: urlSetting, def: "http://ports.ubuntu.com/ubuntu-ports", required: true, archive: true},
 
 	// The ephemeral environment in which machines are enlisted, commissioned, installed and erased; see docs.
-	{name: "ingot_boot_environment", def: "light", choices: []string{"light", "full"}, required: true},
+	{name: "ingot_boot_environment", def: "light", choices: []string{"light", "full", "ubuntu"}, required: true},
 }
 
 // settingAliases are further names of settings.

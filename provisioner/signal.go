@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ingot-metal/ingot/storage"
 )
@@ -70,6 +71,11 @@ func (s *Service) signal(tx *storage.Tx, n *storage.Node, sig Signal) error {
 	}
 	if err := s.storeResults(tx, n, sig); err != nil {
 		return err
+	}
+	if n.Status == storage.StatusDeployed && n.EnableHWSync && sig.Name == InventoryScript {
+		if err := tx.SetNodeMetadata(n.ID, map[string]string{metaLastSync: tx.Now().Format(time.RFC3339)}); err != nil {
+			return err
+		}
 	}
 	switch n.Status {
 	case storage.StatusCommissioning:
@@ -205,7 +211,12 @@ func (s *Service) signalDeploying(tx *storage.Tx, n *storage.Node, sig Signal) e
 	case "OK":
 		// The installation is over, and the next boot is the disk's: the machine may not have got around to saying so.
 		if n.Netboot {
-			return s.netbootOff(tx, n)
+			if err := s.netbootOff(tx, n); err != nil {
+				return err
+			}
+		}
+		if !n.EphemeralDeploy {
+			return tx.EndNodeBoots(n.ID, "ok: installed, the disk is next")
 		}
 	}
 	return nil
@@ -258,7 +269,8 @@ func (s *Service) setNetboot(ctx context.Context, nodeID int64, on bool) error {
 }
 
 func (s *Service) netbootOff(tx *storage.Tx, n *storage.Node) error {
-	n.Netboot = false
+	// A machine that is deployed to memory has nothing on its disks to start from.
+	n.Netboot = n.EphemeralDeploy
 	if err := s.touchRevision(tx, n); err != nil {
 		return err
 	}
@@ -276,7 +288,7 @@ func (s *Service) netbootOff(tx *storage.Tx, n *storage.Node) error {
 			}
 		}
 	}
-	if err := s.nodeEvent(tx, n, evInstallFinished, ""); err != nil {
+	if err := s.nodeEvent(tx, n, evInstallFinished, ""); err != nil || n.EphemeralDeploy {
 		return err
 	}
 	return s.nodeEvent(tx, n, evRebooting, "")
@@ -293,13 +305,18 @@ func (s *Service) UserData(ctx context.Context, nodeID int64) (kind string, data
 		}
 		switch n.Status {
 		case storage.StatusDeploying:
-			if n.Netboot {
+			if n.Netboot && !n.EphemeralDeploy {
 				return nil // the installation environment, whatever tree it asks in
 			}
 			if err := s.deployed(tx, &n); err != nil {
 				return err
 			}
 		case storage.StatusDeployed:
+			if n.EphemeralDeploy { // it runs anew from memory
+				if err := tx.EndNodeBoots(n.ID, "ok: started in memory"); err != nil {
+					return err
+				}
+			}
 		case storage.StatusCommissioning:
 			return s.nodeEvent(tx, &n, evGatheringInfo, "")
 		default:
@@ -405,6 +422,15 @@ func (s *Service) statusEvent(tx *storage.Tx, n *storage.Node, e StatusEvent) er
 	if e.Type == "start" || failed || e.Type == "progress" {
 		t := statusEventType(n.Status, failed, e.Result)
 		if err := s.nodeEvent(tx, n, t, text); err != nil {
+			return err
+		}
+	}
+	if strings.HasPrefix(e.Name, "erase/") && e.Type == "finish" && n.Status == storage.StatusDiskErasing {
+		t := evDiskErased
+		if failed {
+			t = evDiskEraseFailed
+		}
+		if err := s.nodeEvent(tx, n, t, clip(e.Description)); err != nil {
 			return err
 		}
 	}

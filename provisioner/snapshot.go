@@ -74,8 +74,16 @@ type snapshotBuilder struct {
 	out         api.Snapshot
 	domains     map[int64]string
 	images      map[string]api.BootImage // by environment and architecture: "light/amd64"
+	trees       map[string]api.BootImage // installers of mirror trees, by name and architecture: "rocky/rocky9 amd64"
 	environment string
 	tagOpts     []string
+
+	// The commissioning system that mirrors bring, for the environment "ubuntu": its name, the kernels by architecture and name, the
+	// architectures with a kernel, and what every machine's kernel must be at least.
+	system       string
+	systemImages map[string]api.BootImage // "amd64/ga-24.04"
+	systemKernel []storage.Kernel
+	leastKernel  string
 }
 
 // shared fills in all but the hosts.
@@ -95,6 +103,8 @@ func (b *snapshotBuilder) shared(rackSystemID string) error {
 	}
 	b.out.KernelOpts = settingText(settings, "kernel_opts", "")
 	b.environment = settingText(settings, "ingot_boot_environment", "light")
+	b.system = settingText(settings, "commissioning_osystem", "ubuntu") + "/" + settingText(settings, "commissioning_distro_series", latestSeries)
+	b.leastKernel = settingText(settings, "default_min_hwe_kernel", "")
 	domains, err := tx.Domains()
 	if err != nil {
 		return err
@@ -118,12 +128,19 @@ func (b *snapshotBuilder) shared(rackSystemID string) error {
 	if err := b.loadImages(); err != nil {
 		return err
 	}
+	proxy := ""
+	if string(settings["enable_http_proxy"]) != "false" {
+		proxy = settingText(settings, "http_proxy", "")
+	}
+	if err := b.loadTrees(proxy); err != nil {
+		return err
+	}
 	return b.subnets(rack, addresses(settings, "upstream_dns"), addresses(settings, "ntp_servers"))
 }
 
 // digest is the digest of what shows in every host.
 func (b *snapshotBuilder) digest() string {
-	doc, err := json.Marshal([]any{b.domains, b.images, b.environment, b.tagOpts})
+	doc, err := json.Marshal([]any{b.domains, b.images, b.trees, b.environment, b.tagOpts, b.systemImages, b.leastKernel})
 	if err != nil {
 		return "" // cannot happen: maps of strings always marshal
 	}
@@ -137,7 +154,7 @@ func (b *snapshotBuilder) loadImages() error {
 	if err != nil {
 		return err
 	}
-	b.images = map[string]api.BootImage{}
+	b.images, b.systemImages = map[string]api.BootImage{}, map[string]api.BootImage{}
 	seen := map[string]bool{}
 	b.out.Contents = []api.Content{}
 	for _, f := range files {
@@ -147,19 +164,23 @@ func (b *snapshotBuilder) loadImages() error {
 		}
 		osystem, series, _ := strings.Cut(f.Name, "/")
 		arch, subarch, _ := strings.Cut(f.Architecture, "/")
-		if osystem != "ingot" {
+		k, into := series+"/"+arch, b.images
+		environment := series
+		switch {
+		case f.Name == b.system:
+			k, into, environment = f.Architecture, b.systemImages, "ubuntu"
+		case osystem != "ingot":
 			continue
 		}
-		if series == "agent" && f.Filetype == "agent" {
+		if osystem == "ingot" && series == "agent" && f.Filetype == "agent" {
 			if b.out.Agents == nil {
 				b.out.Agents = map[string]api.Content{}
 			}
 			b.out.Agents[arch] = api.Content{SHA256: f.SHA256, Size: f.Size}
 			continue
 		}
-		k := series + "/" + arch
-		img := b.images[k]
-		img.Environment, img.OSystem, img.Series = series, osystem, series
+		img := into[k]
+		img.Environment, img.OSystem, img.Series = environment, osystem, series
 		path := strings.Join([]string{f.SHA256, osystem, arch, subarch, series, f.Label, f.Filename}, "/")
 		switch f.Filetype {
 		case "boot-kernel":
@@ -169,17 +190,29 @@ func (b *snapshotBuilder) loadImages() error {
 		case "squashfs":
 			img.Root = path
 		}
-		b.images[k] = img
+		into[k] = img
 	}
+	arches := map[string]bool{}
 	for k, img := range b.images {
 		if img.Kernel == "" || img.Initrd == "" || (img.Environment == "full" && img.Root == "") {
 			delete(b.images, k)
+			continue
 		}
+		_, arch, _ := strings.Cut(k, "/")
+		arches[arch] = true
+	}
+	for k, img := range b.systemImages {
+		if img.Kernel == "" || img.Initrd == "" || img.Root == "" {
+			delete(b.systemImages, k)
+			continue
+		}
+		arch, _, _ := strings.Cut(k, "/")
+		arches[arch] = true
+		b.systemKernel = append(b.systemKernel, storage.Kernel{Name: b.system, Architecture: k})
 	}
 	b.out.Enlist = map[string]api.BootImage{}
-	for k := range b.images {
-		_, arch, _ := strings.Cut(k, "/")
-		if img, err := b.image("", arch); err == nil {
+	for arch := range arches {
+		if img, err := b.image("", arch+"/generic", ""); err == nil {
 			img.PreseedPath = enlistPreseed
 			b.out.Enlist[arch] = img
 		}
@@ -187,20 +220,36 @@ func (b *snapshotBuilder) loadImages() error {
 	return nil
 }
 
-// image chooses the environment for an architecture: the one asked for, or the default one and then the other.
-func (b *snapshotBuilder) image(environment, arch string) (api.BootImage, error) {
+// image chooses the environment for a machine's architecture: the one asked for, or the default one and then the others.
+func (b *snapshotBuilder) image(environment, architecture, least string) (api.BootImage, error) {
 	if environment != "" {
+		return b.environmentImage(environment, architecture, least)
+	}
+	for _, env := range []string{b.environment, "light", "full", "ubuntu"} {
+		if img, err := b.environmentImage(env, architecture, least); err == nil {
+			return img, nil
+		}
+	}
+	return b.environmentImage(b.environment, architecture, least)
+}
+
+// environmentImage finds one environment. In the system that mirrors bring, the machine gets the first kernel that is new enough.
+func (b *snapshotBuilder) environmentImage(environment, architecture, least string) (api.BootImage, error) {
+	arch, _, _ := strings.Cut(architecture, "/")
+	if environment != "ubuntu" {
 		if img, ok := b.images[environment+"/"+arch]; ok {
 			return img, nil
 		}
 		return api.BootImage{}, fmt.Errorf("missing boot image ingot/%s for %s", environment, arch)
 	}
-	for _, env := range []string{b.environment, "light", "full"} {
-		if img, ok := b.images[env+"/"+arch]; ok {
-			return img, nil
-		}
+	if least == "" {
+		least = b.leastKernel
 	}
-	return api.BootImage{}, fmt.Errorf("missing boot image ingot/%s for %s", b.environment, arch)
+	kernel, refusal := pickKernel(b.systemKernel, b.system, architecture, "", least)
+	if refusal != "" {
+		return api.BootImage{}, fmt.Errorf("missing boot image %s for %s: %s", b.system, arch, strings.TrimSuffix(refusal, "."))
+	}
+	return b.systemImages[arch+"/"+kernel], nil
 }
 
 // subnets fills in the subnets of the VLANs that the rack serves, and of those whose DHCP is relayed to these.
@@ -336,7 +385,7 @@ func (b *snapshotBuilder) hosts(since int64) error {
 			return err
 		}
 	}
-	macs := snapshotMACs(nics, addrs)
+	macs, names := snapshotMACs(nics, addrs), snapshotNames(nics)
 	b.out.Hosts = make([]api.SnapHost, 0, len(nodes))
 	for _, n := range nodes {
 		arch, _, _ := strings.Cut(n.Architecture, "/")
@@ -345,8 +394,15 @@ func (b *snapshotBuilder) hosts(since int64) error {
 		if h.MACs == nil {
 			h.MACs = []api.SnapMAC{}
 		}
-		if h.Purpose != api.PurposeLocal {
-			if img, err := b.image(n.Environment, arch); err != nil {
+		if tree, ok := b.trees[n.Osystem+"/"+n.DistroSeries+" "+arch]; ok && h.Purpose == api.PurposeInstall && !n.EphemeralDeploy {
+			tree.PreseedPath, tree.Interfaces = nodeKickstart(n.SystemID), names[n.ID]
+			h.Boot = &tree
+		} else if h.Purpose != api.PurposeLocal {
+			env := n.Environment
+			if n.EphemeralDeploy && h.Purpose == api.PurposeInstall {
+				env = "light" // alone it hands over to a system in memory, whatever ran on the machine since it was deployed
+			}
+			if img, err := b.image(env, n.Architecture, n.MinHWEKernel); err != nil {
 				h.Error = err.Error()
 			} else {
 				img.PreseedPath = nodePreseed(n.SystemID)

@@ -2,10 +2,12 @@ package provisioner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -43,7 +45,7 @@ func webURL(text string, schemes ...string) bool {
 	return false
 }
 
-func (in BootSourceInput) apply(b *storage.BootSource) error {
+func (in BootSourceInput) apply(b *storage.BootSource, mirrorDirs []string) error {
 	f := form{}
 	b.URL = strings.TrimSpace(deref(in.URL, b.URL)) // as typed: Terraform compares it with what it sent
 	b.Name = strings.TrimSpace(deref(in.Name, b.Name))
@@ -68,6 +70,10 @@ func (in BootSourceInput) apply(b *storage.BootSource) error {
 	switch {
 	case b.URL == "":
 		f.add("url", msgRequired)
+	case strings.HasPrefix(b.URL, "file:"):
+		if _, err := fileMirrorPath(b.URL, mirrorDirs); err != nil {
+			f.add("url", "%s", err)
+		}
 	case !webURL(b.URL, "http", "https"):
 		f.add("url", "Enter a valid URL.")
 	}
@@ -152,7 +158,7 @@ func (s *Service) CreateBootSource(ctx context.Context, in BootSourceInput) (b s
 		for _, o := range all {
 			b.Priority = max(b.Priority, o.Priority+1)
 		}
-		if err := in.apply(&b); err != nil {
+		if err := in.apply(&b, s.Images.MirrorDirs); err != nil {
 			return err
 		}
 		if err := saveSource(tx, &b); err != nil {
@@ -173,7 +179,7 @@ func (s *Service) UpdateBootSource(ctx context.Context, id int64, in BootSourceI
 		if b, err = tx.BootSource(id); err != nil {
 			return found("BootSource", err)
 		}
-		if err := in.apply(&b); err != nil {
+		if err := in.apply(&b, s.Images.MirrorDirs); err != nil {
 			return err
 		}
 		if err := saveSource(tx, &b); err != nil {
@@ -184,7 +190,7 @@ func (s *Service) UpdateBootSource(ctx context.Context, id int64, in BootSourceI
 	return b, err
 }
 
-// DeleteBootSource removes a source with its selections.
+// DeleteBootSource removes a source with its selections, and the images that no other source's selection wants.
 func (s *Service) DeleteBootSource(ctx context.Context, id int64) error {
 	a, err := needPermission(ctx, "can_edit_boot_entities")
 	if err != nil {
@@ -196,6 +202,9 @@ func (s *Service) DeleteBootSource(ctx context.Context, id int64) error {
 			return found("BootSource", err)
 		}
 		if err := tx.DeleteBootSource(id); err != nil {
+			return err
+		}
+		if err := dropUnselected(tx); err != nil {
 			return err
 		}
 		return s.audit(tx, a, "IMAGES", "Deleted boot source %s", b.URL)
@@ -248,6 +257,52 @@ func selectionTaken(err error) error {
 	return err
 }
 
+// offers reads what the sources were last seen to offer, by source.
+func offers(tx *storage.Tx) (map[int64][]imageOffer, error) {
+	states, err := tx.BootSourceStates()
+	if err != nil {
+		return nil, err
+	}
+	out := map[int64][]imageOffer{}
+	for _, st := range states {
+		var list []imageOffer
+		if err := json.Unmarshal(st.Offers, &list); err != nil {
+			return nil, fmt.Errorf("what boot source %d offers: %w", st.SourceID, err)
+		}
+		out[st.SourceID] = list
+	}
+	return out, nil
+}
+
+// checkOffered refuses a selection that its source has nothing for. A source that was not read yet is believed to have everything.
+func (s *Service) checkOffered(tx *storage.Tx, x storage.BootSourceSelection) error {
+	all, err := offers(tx)
+	if err != nil || len(all[x.SourceID]) == 0 {
+		return err
+	}
+	var arches, subarches, labels []string
+	for _, o := range all[x.SourceID] {
+		if selects(storage.BootSourceSelection{OS: x.OS, Release: x.Release}, o.OS, o.Release, "", nil, "") {
+			arches, subarches, labels = append(arches, o.Arches...), append(subarches, o.Subarches...), append(labels, o.Labels...)
+		}
+	}
+	if len(arches) == 0 {
+		return FieldError("os", "OS %s with release %s has no available images for download", x.OS, x.Release)
+	}
+	f := form{}
+	for _, c := range []struct {
+		field      string
+		want, have []string
+	}{{"arches", x.Arches, arches}, {"subarches", x.Subarches, subarches}, {"labels", x.Labels, labels}} {
+		for _, w := range c.want {
+			if w != "*" && !slices.Contains(c.have, w) {
+				f.add(c.field, "No available images to download for %s", w)
+			}
+		}
+	}
+	return f.err()
+}
+
 // BootSourceSelections lists the selections of a source by id.
 func (s *Service) BootSourceSelections(ctx context.Context, source int64) (out []storage.BootSourceSelection, err error) {
 	if _, err := needPermission(ctx, "can_view_boot_entities"); err != nil {
@@ -297,6 +352,9 @@ func (s *Service) CreateBootSourceSelection(ctx context.Context, source int64, i
 		if err := in.apply(&x); err != nil {
 			return err
 		}
+		if err := s.checkOffered(tx, x); err != nil {
+			return err
+		}
 		if err := selectionTaken(tx.InsertBootSourceSelection(&x)); err != nil {
 			return err
 		}
@@ -314,7 +372,13 @@ func (s *Service) UpdateBootSourceSelection(ctx context.Context, source, id int6
 		if err := in.apply(&x); err != nil {
 			return err
 		}
+		if err := s.checkOffered(tx, x); err != nil {
+			return err
+		}
 		if err := selectionTaken(tx.UpdateBootSourceSelection(&x)); err != nil {
+			return err
+		}
+		if err := dropUnselected(tx); err != nil {
 			return err
 		}
 		return s.audit(tx, a, "IMAGES", "Updated boot source selection for %s/%s arches=%v", x.OS, x.Release, x.Arches)
@@ -322,7 +386,7 @@ func (s *Service) UpdateBootSourceSelection(ctx context.Context, source, id int6
 	return x, err
 }
 
-// DeleteBootSourceSelection removes a selection.
+// DeleteBootSourceSelection removes a selection and the images that it alone wanted.
 func (s *Service) DeleteBootSourceSelection(ctx context.Context, source, id int64) error {
 	return s.changeSource(ctx, source, func(tx *storage.Tx, a Actor, b storage.BootSource) error {
 		x, err := tx.BootSourceSelection(source, id)
@@ -330,6 +394,9 @@ func (s *Service) DeleteBootSourceSelection(ctx context.Context, source, id int6
 			return found("BootSourceSelection", err)
 		}
 		if err := tx.DeleteBootSourceSelection(x.ID); err != nil {
+			return err
+		}
+		if err := dropUnselected(tx); err != nil {
 			return err
 		}
 		return s.audit(tx, a, "IMAGES", "Deleted boot source selection for %s/%s arches=%v", x.OS, x.Release, x.Arches)

@@ -3,8 +3,10 @@ package provisioner
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ingot-metal/ingot/provisioner/layout"
 	"github.com/ingot-metal/ingot/storage"
@@ -50,9 +52,9 @@ func onBcache(b *storage.Bundle, d *storage.DiskBundle) bool {
 	return d != nil && walk(d, 0)
 }
 
-// storageIssues says why an operating system cannot be installed on a machine's storage, in MAAS's words; then what our agent cannot
-// install yet. osystem and series are those to be installed.
-func storageIssues(b *storage.Bundle, osystem, series string) []string {
+// storageIssues says why an operating system cannot be installed on a machine's storage, in MAAS's words; then what nobody could install.
+// osystem and series are those to be installed. An image of a whole disk brings its own partitions: what is modelled does not matter then.
+func storageIssues(b *storage.Bundle, osystem, series string, wholeDisk bool) []string {
 	if len(b.Disks) == 0 {
 		return []string{"There are currently no storage devices.  Please add a storage device to be able to deploy this node."}
 	}
@@ -68,11 +70,11 @@ func storageIssues(b *storage.Bundle, osystem, series string) []string {
 			boot = boot || m.at() == "/boot" && !onBcache(b, m.disk)
 		}
 	}
-	if osystem == "esxi" {
-		if types[fsVMFS] && !slices.ContainsFunc(b.Groups, IsVMFS) {
-			return []string{"A datastore must be defined when deploying VMware ESXi."}
-		}
-		return uninstallable(b, osystem)
+	if osystem == "esxi" && types[fsVMFS] && !slices.ContainsFunc(b.Groups, IsVMFS) {
+		return []string{"A datastore must be defined when deploying VMware ESXi."}
+	}
+	if wholeDisk {
+		return planIssues(b, true)
 	}
 	var issues []string
 	root, mounted := mounts["/"]
@@ -106,55 +108,74 @@ func storageIssues(b *storage.Bundle, osystem, series string) []string {
 	if len(issues) > 0 {
 		return issues
 	}
-	return uninstallable(b, osystem)
+	if issues = append(mountIssues(b), nameIssues(b)...); len(issues) > 0 {
+		return issues
+	}
+	return planIssues(b, false)
 }
 
-// installable are the file systems that the agent's environment can make.
-var installable = []string{"ext2", "ext4", "fat32", "vfat", "swap"}
-
-// uninstallable says what of a machine's storage the agent cannot make. Nothing else is ever installed in its place.
-func uninstallable(b *storage.Bundle, osystem string) (issues []string) {
+// mountIssues says what no fstab has room for, and what has no tool to make it.
+func mountIssues(b *storage.Bundle) (issues []string) {
 	say := func(text string, args ...any) { issues = append(issues, fmt.Sprintf(text, args...)) }
-	const sorry = "The installer does not make %s yet: %s. Choose the flat layout, or one of plain partitions, to be able to deploy this node."
-	for _, g := range b.Groups {
-		kind := niceName(g) + "s"
-		if IsVMFS(g) {
-			kind = "VMFS datastores"
-		}
-		say(sorry, kind, g.Name)
-	}
-	if len(b.Groups) == 0 && len(b.CacheSets) > 0 {
-		say(sorry, "cache sets", CacheSetName(b.CacheSets[0]))
-	}
-	for _, d := range b.Disks {
-		if d.Type == "physical" && d.PartitionTable != "" && d.PartitionTable != layout.GPT {
-			say(sorry, d.PartitionTable+" partition tables", d.Name)
-		}
-	}
-	if swap := b.Node.SwapSize; swap != nil && *swap > 0 && osystem != "custom" { // a custom image has its own ideas of swap
-		say("The installer does not make swap files yet. Clear swap_size, or set it to 0, to be able to deploy this node.")
-	}
-	boot := bootDisk(b)
-	if len(issues) == 0 && (boot == nil || len(boot.Partitions) == 0) {
-		say("The boot disk has no partitions. Create one to be able to deploy this node.")
-	}
 	for _, m := range filesystemsOf(b) {
+		at, options, label := m.at(), deref(m.fs.MountOptions, ""), deref(m.fs.Label, "")
 		switch {
-		case !m.fs.Mountable(): // said with its group
-		case m.disk == nil:
-			say(sorry, "special filesystems", m.at())
-		case m.disk.Type != "physical": // likewise
-		case m.part == nil:
-			say(sorry, "filesystems without a partition", m.disk.Name)
-		case !slices.Contains(installable, m.fs.Fstype):
-			say(sorry, m.fs.Fstype+" filesystems", PartitionName(b, m.disk, m.part))
-		case m.at() != "" && m.fs.Fstype != "swap" && (path.Clean(m.at()) != m.at() || strings.ContainsAny(m.at(), " \t\n\\#")):
-			say("The installer does not mount at %q. Use a path without spaces, and without '.' and '..' in it.", m.at())
-		case strings.ContainsAny(deref(m.fs.MountOptions, ""), " \t\r\n#") || strings.HasPrefix(deref(m.fs.MountOptions, ""), "-"):
-			say("The mount options of %s hold characters that fstab has no room for.", m.at())
-		case strings.HasPrefix(deref(m.fs.Label, ""), "-"):
-			say("The label %q of %s begins with a dash.", *m.fs.Label, PartitionName(b, m.disk, m.part))
+		case !m.fs.Mountable(): // a membership
+		case m.fs.Fstype == "zfsroot":
+			say("The installer does not make ZFS pools. Give %s another file system to be able to deploy this node.", m.name(b))
+		case at == "/" && !slices.Contains([]string{"ext2", "ext4", "xfs", "btrfs"}, m.fs.Fstype):
+			say("No system starts from a root file system of type %s. Choose ext4, ext2, xfs or btrfs for '/'.", m.fs.Fstype)
+		case at != "" && m.fs.Fstype != "swap" && (!path.IsAbs(at) || path.Clean(at) != at || !fstabWord(at)):
+			say("The installer does not mount at %q. Use a path without spaces, quotes and special letters, and without '.' and '..' in it.", at)
+		case options != "" && !fstabWord(options) || strings.HasPrefix(options, "-"):
+			say("The mount options of %s hold characters that fstab has no room for.", at)
+		case strings.HasPrefix(label, "-") || strings.ContainsFunc(label, unicode.IsControl):
+			say("The label %q of %s begins with a dash, or holds control characters.", label, m.name(b))
 		}
 	}
 	return issues
+}
+
+// fstabWord says whether a text can stand in fstab as it is.
+func fstabWord(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("#\\\"'", c) })
+}
+
+// toolNames are the names that the tools of LVM and mdadm take.
+var toolNames = regexp.MustCompile(`^[a-zA-Z0-9_+.][a-zA-Z0-9_+.-]{0,126}$`)
+
+// nameIssues says which names the tools that make devices do not take.
+func nameIssues(b *storage.Bundle) (issues []string) {
+	for _, g := range b.Groups {
+		names := []string{g.Name}
+		for _, d := range g.Devices {
+			names = append(names, d.Name)
+		}
+		for _, name := range slices.Compact(names) {
+			if !toolNames.MatchString(name) {
+				issues = append(issues, fmt.Sprintf("The name %q of a %s holds characters that its tools do not take, or is too long. Use letters, digits, and _ + . -", name, niceName(g)))
+			}
+		}
+	}
+	return issues
+}
+
+// name is that of the device that a file system lies on.
+func (m mountedFS) name(b *storage.Bundle) string {
+	switch {
+	case m.disk == nil:
+		return m.at()
+	case m.part == nil:
+		return DiskName(b, m.disk)
+	}
+	return PartitionName(b, m.disk, m.part)
+}
+
+// planIssues says why there is no plan by which the storage could be made.
+func planIssues(b *storage.Bundle, wholeDisk bool) []string {
+	in := layout.Input{Firmware: firmwareOf(&b.Node), Arch: archOf(&b.Node), Disks: planDisks(b), Storage: planStorage(b), WholeDisk: wholeDisk}
+	if _, err := layout.StoragePlan(in); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
 }

@@ -35,7 +35,7 @@ type tagArgs struct {
 
 // JobHandlers are the jobs of the queue "region" that the rules carry out.
 func (s *Service) JobHandlers() map[string]jobs.Handler {
-	return map[string]jobs.Handler{tagJob: s.runTagJob}
+	return map[string]jobs.Handler{tagJob: s.runTagJob, imageSyncJob: s.runImageSync, treeJob: s.runTreeJob}
 }
 
 // enqueueTag orders the evaluation of a tag's definition on every machine. An order for the same definition that has not begun is enough.
@@ -107,7 +107,7 @@ func (s *Service) evaluateTag(ctx context.Context, definition string, after int6
 		}
 		wg.Go(func() {
 			for d := range docs {
-				yes, err := x.Match(string(d.LSHW), string(d.LLDP))
+				yes, err := x.Match(d.LSHW, d.LLDP)
 				mu.Lock()
 				switch {
 				case yes:
@@ -219,7 +219,7 @@ func (s *Service) tagVerdicts(ctx context.Context, nodeID int64) ([]tagVerdict, 
 		if err != nil {
 			continue // checked by another release; a rebuild says what is wrong
 		}
-		yes, _ := x.Match(string(docs.LSHW), string(docs.LLDP)) // an error is a no
+		yes, _ := x.Match(docs.LSHW, docs.LLDP) // an error is a no
 		out = append(out, tagVerdict{t.ID, t.Definition, yes})
 	}
 	return out, nil

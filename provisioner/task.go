@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/ingot-metal/ingot/api"
 	"github.com/ingot-metal/ingot/provisioner/layout"
@@ -102,8 +104,13 @@ func (s *Service) Task(ctx context.Context, nodeID int64, metadataURL string) (a
 			if hasFlag(&n, flagEnableSSH) {
 				t.Then = "stay"
 			}
-		case storage.StatusDeploying:
-			if !n.Netboot {
+		case storage.StatusDeploying, storage.StatusDeployed:
+			switch {
+			case n.EphemeralDeploy: // a machine that is deployed to memory is so anew at each boot
+			case n.Status == storage.StatusDeployed:
+				t.Step = api.TaskPowerOff
+				return nil
+			case !n.Netboot:
 				t.Step, t.Then = api.TaskPowerOff, "reboot" // it is installed: the disk is next
 				return nil
 			}
@@ -116,6 +123,9 @@ func (s *Service) Task(ctx context.Context, nodeID int64, metadataURL string) (a
 			if err != nil {
 				return err
 			}
+			if IsTree(image) {
+				return Errorf(Conflict, "The machine %s is installed by %s's own installer from a mirror tree, not by the agent.", n.SystemID, image.Name)
+			}
 			plan, err := s.installPlan(tx, &n, image, planContext{metadataURL, token})
 			if err != nil {
 				return err
@@ -127,12 +137,7 @@ func (s *Service) Task(ctx context.Context, nodeID int64, metadataURL string) (a
 			if err != nil {
 				return err
 			}
-			t.Erase = &api.ErasePlan{Mode: n.Erase, Disks: []api.DiskID{}}
-			for _, d := range disks {
-				if d.Type == "physical" {
-					t.Erase.Disks = append(t.Erase.Disks, diskID(&d))
-				}
-			}
+			t.Erase = erasePlan(n.Erase, disks)
 		case storage.StatusEnteringRescueMode, storage.StatusRescueMode:
 			t.Step, t.Then = api.TaskRescue, "stay"
 		default:
@@ -184,26 +189,19 @@ func (s *Service) installPlan(tx *storage.Tx, n *storage.Node, image storage.Ima
 		return api.InstallPlan{}, err
 	}
 	arch, _, _ := strings.Cut(n.Architecture, "/")
-	in := layout.Input{Firmware: layout.BIOS, Arch: arch, SystemID: n.SystemID, Hostname: n.Hostname, MetadataURL: pc.MetadataURL,
+	in := layout.Input{Firmware: firmwareOf(n), Arch: arch, SystemID: n.SystemID, Hostname: n.Hostname, MetadataURL: pc.MetadataURL,
 		Credentials: layout.Credentials{ConsumerKey: pc.Token.ConsumerKey, TokenKey: pc.Token.TokenKey, TokenSecret: pc.Token.TokenSecret},
 		Image:       api.ImageSource{Path: ImagePath(image), SHA256: image.SHA256, Size: image.Size, Type: image.Filetype}}
-	if isUEFI(n) {
-		in.Firmware = layout.UEFI
-	}
+	in.Memory, in.WholeDisk = n.EphemeralDeploy, WholeDisk(image)
 	if d := b.Cat.Domains[n.DomainID]; d != nil {
 		in.Domain, in.Search = d.Name, []string{d.Name}
 	}
-	boot := bootDisk(b)
-	for _, d := range b.Disks {
-		if d.Type != "physical" {
-			continue
-		}
-		ld := layout.Disk{ID: diskID(&d.BlockDevice), Boot: d == boot}
-		for _, p := range d.Partitions {
-			ld.Partitions = append(ld.Partitions, layoutPartition(&p))
-		}
-		in.Disks = append(in.Disks, ld)
+	racks, err := s.racksByNearness(tx, pc.MetadataURL)
+	if err != nil {
+		return api.InstallPlan{}, err
 	}
+	in.MetadataURL = reachableURL(b, racks, pc.MetadataURL)
+	in.Disks, in.Storage = planDisks(b), planStorage(b)
 	upstream, err := s.settingText(tx, "upstream_dns", "")
 	if err != nil {
 		return api.InstallPlan{}, err
@@ -222,7 +220,66 @@ func (s *Service) installPlan(tx *storage.Tx, n *storage.Node, image storage.Ima
 		return api.InstallPlan{}, err
 	}
 	in.KernelOpts = strings.TrimSpace(strings.Join(append([]string{global}, opts...), " "))
-	return layout.Plan(in)
+	plan, err := layout.Plan(in)
+	if err != nil {
+		return plan, err
+	}
+	plan.OSystem, plan.Series, _ = strings.Cut(image.Name, "/")
+	plan.BaseImage = extraString(image.Extra, "base_image")
+	if plan.KernelPackage, err = kernelPackage(tx, n); err != nil {
+		return plan, err
+	}
+	if !in.Memory && !in.WholeDisk {
+		plan.SwapSize = swapFile(b, plan.OSystem)
+		if plan.KernelPackage, err = kernelPackage(tx, n); err != nil {
+			return plan, err
+		}
+	}
+	if plan.OSystem == "windows" {
+		if plan.Seed, err = s.windowsSeed(tx, n, image, planContext{in.MetadataURL, pc.Token}); err != nil {
+			return plan, err
+		}
+	}
+	plan.Proxy, err = s.machineProxy(tx)
+	return plan, err
+}
+
+// WholeDisk says whether an image is that of a whole disk, with partitions of its own.
+func WholeDisk(image storage.Image) bool { return strings.HasPrefix(image.Filetype, "root-dd") }
+
+// swapFile is the size of the swap file that a system gets: the machine's own, none beside swap space on a device, and nil where the
+// installer decides. Custom images have their own ideas of swap.
+func swapFile(b *storage.Bundle, osystem string) *int64 {
+	if osystem == "custom" {
+		return nil
+	}
+	if b.Node.SwapSize != nil {
+		return b.Node.SwapSize
+	}
+	if slices.ContainsFunc(filesystemsOf(b), func(m mountedFS) bool { return m.fs.Fstype == "swap" }) {
+		return new(int64)
+	}
+	return nil
+}
+
+// machineProxy is the proxy through which machines fetch packages; empty: none.
+func (s *Service) machineProxy(tx *storage.Tx) (string, error) {
+	on, err := s.settingBool(tx, "enable_http_proxy", true)
+	if err != nil || !on {
+		return "", err
+	}
+	return s.settingText(tx, "http_proxy", "")
+}
+
+// erasePlan says which disks to erase, and how.
+func erasePlan(mode string, disks []storage.BlockDevice) *api.ErasePlan {
+	ids := []api.DiskID{}
+	for _, d := range disks {
+		if d.Type == "physical" {
+			ids = append(ids, diskID(&d))
+		}
+	}
+	return &api.ErasePlan{Mode: mode, Disks: layout.Identities(ids)}
 }
 
 func layoutPartition(p *storage.PartitionBundle) layout.Partition {
@@ -246,11 +303,17 @@ func newUUID() string {
 
 // Identity is what the metadata service says of a machine.
 type Identity struct {
-	FQDN      string
-	SSHKeys   []string // of the owner
-	HideKeys  bool     // from the listing: commissioning without enable_ssh
-	NTP       []string
-	Ephemeral bool // it runs one of the ephemeral environments
+	FQDN    string
+	SSHKeys []string // of the owner
+	// Certificates are the owner's, in PEM: Windows lets in who shows one of them.
+	Certificates []string
+	HideKeys     bool // from the listing: commissioning without enable_ssh
+	NTP          []string
+	Ephemeral    bool // it runs one of the ephemeral environments
+	// VCenter are the settings by which an ESXi registers itself; empty: it does not.
+	VCenter map[string]string
+	// Sync is how often the installed system reports its hardware; 0: never.
+	Sync time.Duration
 }
 
 // MachineIdentity reads what a machine may know of itself.
@@ -269,9 +332,20 @@ func (s *Service) MachineIdentity(ctx context.Context, nodeID int64) (Identity, 
 			if id.SSHKeys, err = tx.SSHKeysOf(*n.OwnerID); err != nil {
 				return err
 			}
+			certificates, err := tx.SSLKeys(*n.OwnerID)
+			if err != nil {
+				return err
+			}
+			for _, c := range certificates {
+				id.Certificates = append(id.Certificates, c.Key)
+			}
 		}
-		id.Ephemeral = !in(n.Status, storage.StatusDeployed) && (n.Status != storage.StatusDeploying || n.Netboot)
+		// A system in memory is the machine's own: its network is what the plan says.
+		id.Ephemeral = !in(n.Status, storage.StatusDeployed) && (n.Status != storage.StatusDeploying || n.Netboot && !n.EphemeralDeploy)
 		id.HideKeys = in(n.Status, storage.StatusCommissioning, storage.StatusTesting) && !hasFlag(&n, flagEnableSSH)
+		if err := s.deployedIdentity(tx, &n, &id); err != nil {
+			return err
+		}
 		ntp, err := s.settingText(tx, "ntp_servers", "")
 		id.NTP = strings.FieldsFunc(ntp, func(r rune) bool { return r == ',' || r == ' ' })
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/ingot-metal/ingot/storage"
 )
@@ -33,13 +34,18 @@ func (s *Service) TestMachine(ctx context.Context, systemID string, p TestParams
 				return err
 			}
 		}
-		if err := s.testingSet(tx, n, p); err != nil {
+		chosen, err := s.testingSet(tx, n, p)
+		if err != nil {
 			return err
 		}
 		if err := s.userEvent(tx, n, evReqTest, ""); err != nil {
 			return err
 		}
-		env, err := s.scriptEnvironment(tx, n, true)
+		env, err := s.scriptEnvironment(tx, n, slices.ContainsFunc(chosen, func(x storage.Script) bool { return wantsDistribution(&x) }))
+		if err != nil {
+			return err
+		}
+		flags, err := s.lendAddresses(tx, n, chosen)
 		if err != nil {
 			return err
 		}
@@ -49,7 +55,7 @@ func (s *Service) TestMachine(ctx context.Context, systemID string, p TestParams
 				n.OwnerID = a.ID()
 			}
 			n.Environment, n.Error, n.ErrorDescription = env, "", ""
-			n.CommissionFlags = CommissionParams{EnableSSH: p.EnableSSH}.flags()
+			n.CommissionFlags = strings.Trim(CommissionParams{EnableSSH: p.EnableSSH}.flags()+","+flags, ",")
 		}}); err != nil {
 			return err
 		}
@@ -60,44 +66,68 @@ func (s *Service) TestMachine(ctx context.Context, systemID string, p TestParams
 	})
 }
 
-// testingSet makes the set of what a test run is to run.
-func (s *Service) testingSet(tx *storage.Tx, n *storage.Node, p TestParams) error {
+// flagTestAddresses is the word of Node.CommissionFlags that says that a test borrowed the automatic addresses.
+const flagTestAddresses = "test_addresses"
+
+// lendAddresses gives the automatic links of a machine their addresses for tests that want the configured network, where it has none: it
+// would have them when it is deployed. It returns the flag that remembers this; returnAddresses takes them back.
+func (s *Service) lendAddresses(tx *storage.Tx, n *storage.Node, chosen []storage.Script) (flag string, err error) {
+	if !slices.ContainsFunc(chosen, func(x storage.Script) bool { return x.ApplyNetwork }) ||
+		in(n.Status, storage.StatusDeployed, storage.StatusFailedDeployment) {
+		return "", nil
+	}
+	if err := s.claimAutoAddresses(tx, n.ID); err != nil {
+		return "", err
+	}
+	return flagTestAddresses, nil
+}
+
+// returnAddresses ends what lendAddresses began, when a machine leaves its tests.
+func (s *Service) returnAddresses(tx *storage.Tx, n *storage.Node, from, to storage.NodeStatus) error {
+	if from != storage.StatusTesting || to == storage.StatusTesting || !hasFlag(n, flagTestAddresses) {
+		return nil
+	}
+	return s.releaseAutoAddresses(tx, n.ID)
+}
+
+// testingSet makes the set of what a test run is to run, and returns what that is.
+func (s *Service) testingSet(tx *storage.Tx, n *storage.Node, p TestParams) ([]storage.Script, error) {
 	all, err := tx.Scripts()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hw, err := s.hardwareFacts(tx, n.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	chosen := chooseScripts(all, storage.SetTesting, p.ScriptChoice, hw)
 	if len(chosen) == 0 {
-		return Errorf(Invalid, "No testing scripts found!")
+		return nil, Errorf(Invalid, "No testing scripts found!")
 	}
 	if (n.Status == storage.StatusDeployed || n.PreviousStatus == storage.StatusDeployed && keepsPrevious(n.Status)) &&
 		slices.ContainsFunc(chosen, func(x storage.Script) bool { return x.Destructive }) {
-		return FieldError("testing_scripts", "Unable to run destructive test while deployed!")
+		return nil, FieldError("testing_scripts", "Unable to run destructive test while deployed!")
 	}
 	b, err := tx.LoadMachine(n.SystemID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	results, err := pendingResults(chosen, p.Params, devicesOf(b))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, r := range results {
 		if given, waits := waitsForDevices(r.Parameters); waits {
 			x := chosen[slices.IndexFunc(chosen, func(x storage.Script) bool { return x.ID == *r.ScriptID })]
 			for name, param := range scriptParams(x.Parameters) {
 				if _, ok := given[name]; ok && param.Type == "interface" {
-					return Errorf(Invalid, "An interface must be configured to run network testing!")
+					return nil, Errorf(Invalid, "An interface must be configured to run network testing!")
 				}
 			}
-			return Errorf(Invalid, "%s needs a storage device, and the machine has none.", x.Name)
+			return nil, Errorf(Invalid, "%s needs a storage device, and the machine has none.", x.Name)
 		}
 	}
 	names, _, _ := p.names()
 	_, err = s.newScriptSet(tx, n, storage.SetTesting, names, results)
-	return err
+	return chosen, err
 }

@@ -135,6 +135,14 @@ func (s *Service) transition(tx *storage.Tx, n *storage.Node, to storage.NodeSta
 	if err := s.lendStorage(tx, n.ID, from, to); err != nil {
 		return err
 	}
+	if err := s.returnAddresses(tx, n, from, to); err != nil {
+		return err
+	}
+	if v := verdictOf(from, &next); v != "" {
+		if err := tx.EndNodeBoots(n.ID, v); err != nil {
+			return err
+		}
+	}
 	if o.newBoot || !sameOwner(owner, next.OwnerID) {
 		// The machine's credentials belong to its life under one owner, and to one installation in it: an agent of an older boot
 		// must not report the end of work that it did not do.
@@ -145,7 +153,9 @@ func (s *Service) transition(tx *storage.Tx, n *storage.Node, to storage.NodeSta
 	if from != to {
 		text := fmt.Sprintf("From '%s' to '%s'", from, to)
 		if to == storage.StatusAllocated && next.OwnerID != nil {
-			if u, err := tx.User(*next.OwnerID); err == nil {
+			if a := ActorFrom(tx.Context()); a.User.ID == *next.OwnerID {
+				text += " (to " + a.User.Username + ")"
+			} else if u, err := tx.User(*next.OwnerID); err == nil {
 				text += " (to " + u.Username + ")"
 			} else if !errors.Is(err, storage.ErrNotFound) {
 				return err

@@ -181,10 +181,11 @@ var machineBehaviours = []behaviour{
 		w.user.post(n.path("deploy")).keys("storage")
 		w.admin.get(n.path("")).eq("status_name", "Ready")
 	}},
-	{79, "a machine without disks is deployed to memory by itself", differs, func(w *world) {
+	{79, "a machine without disks is deployed to memory by itself", same, func(w *world) {
 		n := w.deployable(storage.StatusReady)
 		w.write(func(tx *storage.Tx) error { return tx.DeleteBlockDevice(n.disk.ID) })
-		w.user.post(n.path("deploy")).has(400, "no storage devices")
+		w.user.post(n.path("deploy")).eq("ephemeral_deploy", true)
+		w.admin.get(n.path("")).eq("status_name", "Deploying")
 	}},
 	{80, "user data comes plain or encoded", same, func(w *world) {
 		for _, text := range []string{"#!/bin/sh\necho it\n", base64.StdEncoding.EncodeToString([]byte("#!/bin/sh\necho it\n"))} {

@@ -128,10 +128,27 @@ func (s *Server) BootResourceFileUploadUpload(ctx context.Context, p api.BootRes
 	return oapi.Text(http.StatusOK, "OK")
 }
 
-// BootResourcesIsImporting answers whether images are being imported from a mirror. Nothing here does that yet, so none are.
+// BootResourcesIsImporting answers whether images are being imported from a mirror.
 func (s *Server) BootResourcesIsImporting(ctx context.Context, _ api.BootResourcesIsImportingParams) (oapi.Response, error) {
-	if _, err := s.P.BootResources(ctx, "synced"); err != nil { // the caller must be one who may list them
+	on, err := s.P.Importing(ctx)
+	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, false)
+	return oapi.JSON(http.StatusOK, on)
+}
+
+// BootResourcesImport orders an import from all enabled boot sources.
+func (s *Server) BootResourcesImport(ctx context.Context, _ api.BootResourcesImportParams) (oapi.Response, error) {
+	if err := s.P.ImportImages(ctx); err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.Text(http.StatusOK, "Import of boot resources started")
+}
+
+// BootResourcesStopImport ends the import that is under way.
+func (s *Server) BootResourcesStopImport(ctx context.Context, _ api.BootResourcesStopImportParams) (oapi.Response, error) {
+	if err := s.P.StopImport(ctx); err != nil {
+		return oapi.Response{}, err
+	}
+	return oapi.Text(http.StatusOK, "Import of boot resources is being stopped")
 }

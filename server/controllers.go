@@ -35,34 +35,31 @@ func (s *Server) RegionControllerDelete(ctx context.Context, p api.RegionControl
 	return oapi.NoContent()
 }
 
-// RackControllerImportBootImages accepts: racks fetch images by themselves when a machine asks for them.
+// RackControllerImportBootImages has a rack fetch all images now, and not when a machine asks for them.
 func (s *Server) RackControllerImportBootImages(ctx context.Context, p api.RackControllerImportBootImagesParams) (oapi.Response, error) {
-	if _, err := s.P.Controller(ctx, p.SystemID, rackTypes...); err != nil {
-		return oapi.Response{}, err
-	}
-	return s.importBootImages(ctx)
+	return accepted(s.P.FetchImages(ctx, p.SystemID))
 }
 
 // RackControllersImportBootImages is the same for all racks.
 func (s *Server) RackControllersImportBootImages(ctx context.Context, _ api.RackControllersImportBootImagesParams) (oapi.Response, error) {
-	return s.importBootImages(ctx)
+	return accepted(s.P.FetchImages(ctx, ""))
 }
 
-func (s *Server) importBootImages(ctx context.Context) (oapi.Response, error) {
-	if err := provisioner.Need(ctx, "can_edit_controllers"); err != nil {
+func accepted(err error) (oapi.Response, error) {
+	if err != nil {
 		return oapi.Response{}, err
 	}
 	return oapi.Text(http.StatusAccepted, "Accepted")
 }
 
-// RackControllerListBootImages lists the images that a rack serves.
+// RackControllerListBootImages lists the images that a rack holds, and says whether these are all.
 func (s *Server) RackControllerListBootImages(ctx context.Context, p api.RackControllerListBootImagesParams) (oapi.Response, error) {
 	list, err := s.P.RackImages(ctx, p.SystemID)
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	out := api.BootImageList{Images: []map[string]any{}, Connected: true, Status: "synced"}
-	for _, i := range list {
+	out := api.BootImageList{Images: []map[string]any{}, Connected: list.Connected, Status: list.Status}
+	for _, i := range list.Images {
 		out.Images = append(out.Images, map[string]any{"name": i.Name, "architecture": i.Architecture, "subarches": i.Subarches})
 	}
 	return oapi.JSON(http.StatusOK, out)

@@ -20,11 +20,7 @@ func device(b *storage.Bundle, err error) (oapi.Response, error) {
 
 // DevicesList lists the devices that the caller may see.
 func (s *Server) DevicesList(ctx context.Context, p api.DevicesListParams) (oapi.Response, error) {
-	bundles, err := s.P.Machines(ctx, []int64{storage.NodeDevice}, pairs(&p.Input))
-	if err != nil {
-		return oapi.Response{}, err
-	}
-	return oapi.JSON(http.StatusOK, each(bundles, renderDevice))
+	return listed(s.P.MachinePages(ctx, []int64{storage.NodeDevice}, pairs(&p.Input)), rendered(renderDevice))
 }
 
 // DevicesCreate adds a device.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/ingot-metal/ingot/api"
 	"github.com/ingot-metal/ingot/provisioner"
@@ -142,6 +143,13 @@ func (r *machineRenderer) machine(b *storage.Bundle) api.Machine {
 	if n.OwnerID != nil {
 		if name, ok := c.Users[*n.OwnerID]; ok {
 			m.Owner = &name
+		}
+	}
+	if interval, last := provisioner.Sync(b); interval > 0 {
+		m.SyncInterval = &interval
+		if !last.IsZero() {
+			at, next := api.T1(last), api.T1(last.Add(time.Duration(interval)*time.Second))
+			m.LastSync, m.NextSync = &at, &next
 		}
 	}
 	if b.Event != nil {

@@ -59,11 +59,7 @@ func powerParams(in *api.Input) map[string]string {
 
 // MachinesList lists the machines that the caller may see.
 func (s *Server) MachinesList(ctx context.Context, p api.MachinesListParams) (oapi.Response, error) {
-	bundles, err := s.P.Machines(ctx, []int64{storage.NodeMachine}, pairs(&p.Input))
-	if err != nil {
-		return oapi.Response{}, err
-	}
-	return oapi.JSON(http.StatusOK, renderMachines(bundles))
+	return listed(s.P.MachinePages(ctx, []int64{storage.NodeMachine}, pairs(&p.Input)), renderMachines)
 }
 
 // MachinesCreate adds a machine; without login it is a machine that enlists itself.
@@ -129,11 +125,7 @@ func (s *Server) MachinesRelease(ctx context.Context, p api.MachinesReleaseParam
 
 // MachinesListAllocated lists the caller's Allocated machines.
 func (s *Server) MachinesListAllocated(ctx context.Context, p api.MachinesListAllocatedParams) (oapi.Response, error) {
-	bundles, err := s.P.AllocatedMachines(ctx, nilIfEmpty(p.ID))
-	if err != nil {
-		return oapi.Response{}, err
-	}
-	return oapi.JSON(http.StatusOK, renderMachines(bundles))
+	return listed(s.P.AllocatedMachines(ctx, nilIfEmpty(p.ID)), renderMachines)
 }
 
 func nilIfEmpty(list []string) []string {
@@ -202,9 +194,9 @@ func (s *Server) MachineDeploy(ctx context.Context, p api.MachineDeployParams) (
 			removed = append(removed, name)
 		}
 	}
-	return machine(s.P.Deploy(ctx, p.SystemID, provisioner.DeployRequest{DistroSeries: text(p.DistroSeries), HWEKernel: text(p.HWEKernel),
+	return machine(s.P.Deploy(ctx, p.SystemID, provisioner.DeployRequest{DistroSeries: text(p.DistroSeries), HWEKernel: text(p.HWEKernel), LicenseKey: p.LicenseKey,
 		UserData: text(p.UserData), AgentName: text(p.AgentName), Comment: text(p.Comment), Ephemeral: yes(p.EphemeralDeploy),
-		EnableHWSync: yes(p.EnableHWSync), RemovedFlags: removed, Bridges: bridgeAll(p.BridgeAll, p.BridgeType, p.BridgeSTP, p.BridgeFd)}))
+		EnableHWSync: yes(p.EnableHWSync), VCenter: p.VcenterRegistration, RemovedFlags: removed, Bridges: bridgeAll(p.BridgeAll, p.BridgeType, p.BridgeSTP, p.BridgeFd)}))
 }
 
 // MachineRelease gives a machine back.

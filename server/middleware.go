@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -60,7 +61,8 @@ func (s *Server) recover(next echo.HandlerFunc) echo.HandlerFunc {
 func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		begin := time.Now()
-		if err := next(c); err != nil {
+		err := next(c)
+		if err != nil {
 			c.Error(err)
 		}
 		req, res := c.Request(), c.Response()
@@ -85,6 +87,10 @@ func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 			level = slog.LevelDebug // asked every second by those who wait
 		}
 		s.log.LogAttrs(req.Context(), level, "request", attrs...)
+		var short cutShort
+		if errors.As(err, &short) {
+			panic(http.ErrAbortHandler) // the caller must not take what came for the whole
+		}
 		return nil
 	}
 }

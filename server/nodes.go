@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/ingot-metal/ingot/api"
+	"github.com/ingot-metal/ingot/provisioner"
 	"github.com/ingot-metal/ingot/server/oapi"
 	"github.com/ingot-metal/ingot/storage"
 )
@@ -15,15 +16,11 @@ func (s *Server) NodesList(ctx context.Context, p api.NodesListParams) (oapi.Res
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	out := []any{}
+	var kinds []provisioner.Pages
 	for _, types := range [][]int64{{storage.NodeDevice}, {storage.NodeMachine}, {storage.NodeRack, storage.NodeRegionRack}, {storage.NodeRegion}} {
-		bundles, err := s.P.Machines(ctx, types, pairs(&p.Input))
-		if err != nil {
-			return oapi.Response{}, err
-		}
-		out = append(out, each(bundles, render)...)
+		kinds = append(kinds, s.P.MachinePages(ctx, types, pairs(&p.Input)))
 	}
-	return oapi.JSON(http.StatusOK, out)
+	return listed(provisioner.Concat(kinds...), rendered(render))
 }
 
 // NodeRead answers one node, rendered as what it is.

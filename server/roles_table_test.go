@@ -510,6 +510,15 @@ vm_hosts.list                                      401  410  410  403
 vm_hosts.create                                    401  410  410  403
 # IngotChangesHandler
 ingot_changes.read                                 401  yes  yes  403
+# IngotInstallTreeHandler
+ingot_install_tree.read                            401  yes  yes  403
+ingot_install_tree.update                          401  403  yes  403
+ingot_install_tree.delete                          401  403  yes  403
+# IngotInstallTreesHandler
+ingot_install_trees.list                           401  yes  yes  403
+ingot_install_trees.create                         401  403  yes  403
+# IngotMachinePasswordHandler
+ingot_machine_password.take                        401  403  403  403
 # IngotMachineTimelineHandler
 ingot_machine_timeline.read                        401  yes  yes  403
 `

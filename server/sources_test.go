@@ -105,7 +105,13 @@ func TestBootSources(t *testing.T) {
 		{admin, "DELETE", "boot-sources/2/selections/2/", "", 404, "No BootSourceSelection matches the given query."},
 		{admin, "DELETE", "boot-sources/2/", "", 204, ""},
 		{admin, "DELETE", "boot-sources/2/", "", 404, "No BootSource matches the given query."},
-		{admin, "POST", "boot-resources/?op=import", "", 501, ""},
+		{user, "POST", "boot-resources/?op=import", "", 403, "can_edit_boot_entities"},
+		{user, "GET", "boot-resources/?op=is_importing", "", 200, "false"},
+		{admin, "POST", "boot-resources/?op=import", "", 200, "Import of boot resources started"},
+		{user, "GET", "boot-resources/?op=is_importing", "", 200, "true"},
+		{admin, "POST", "boot-resources/?op=stop_import", "", 200, "Import of boot resources is being stopped"},
+		{user, "GET", "boot-resources/?op=is_importing", "", 200, "false"},
+		{admin, "POST", "boot-sources/", "url=file:///srv/mirror&keyring_filename=/k", 400, "start it with --image-mirror FOLDER"},
 	})
 }
 

@@ -73,11 +73,11 @@ func (s *Server) TagUpdateNodes(ctx context.Context, p api.TagUpdateNodesParams)
 }
 
 // tagged loads the nodes of some types that have a tag and that the caller may see. An unknown tag is 404, not an empty list.
-func (s *Server) tagged(ctx context.Context, tag string, types ...int64) ([]*storage.Bundle, error) {
+func (s *Server) tagged(ctx context.Context, tag string, types ...int64) (provisioner.Pages, error) {
 	if _, err := s.P.Tag(ctx, tag); err != nil {
 		return nil, err
 	}
-	return s.P.Machines(ctx, types, []provisioner.Pair{{Name: "tags", Values: []string{tag}}})
+	return s.P.MachinePages(ctx, types, []provisioner.Pair{{Name: "tags", Values: []string{tag}}}), nil
 }
 
 // TagMachines answers the machines that have a tag.
@@ -86,7 +86,7 @@ func (s *Server) TagMachines(ctx context.Context, p api.TagMachinesParams) (oapi
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, renderMachines(list))
+	return listed(list, renderMachines)
 }
 
 // TagNodes answers the nodes of all types that have a tag, each as what it is.
@@ -99,7 +99,7 @@ func (s *Server) TagNodes(ctx context.Context, p api.TagNodesParams) (oapi.Respo
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, each(list, render))
+	return listed(list, rendered(render))
 }
 
 // TagDevices answers the devices that have a tag.
@@ -108,7 +108,7 @@ func (s *Server) TagDevices(ctx context.Context, p api.TagDevicesParams) (oapi.R
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, each(list, renderDevice))
+	return listed(list, rendered(renderDevice))
 }
 
 // TagRackControllers answers the racks that have a tag: administrators see them, users see none.
@@ -127,11 +127,11 @@ func (s *Server) taggedControllers(ctx context.Context, tag string, types ...int
 		return oapi.Response{}, err
 	}
 	if !provisioner.ActorFrom(ctx).Can("can_view_controllers") {
-		list = nil
+		list = provisioner.Concat()
 	}
 	render, err := s.nodeRenderer(ctx)
 	if err != nil {
 		return oapi.Response{}, err
 	}
-	return oapi.JSON(http.StatusOK, each(list, render))
+	return listed(list, rendered(render))
 }

@@ -122,12 +122,14 @@ func (s *Server) callV1(ctx context.Context, c echo.Context, q *request) (oapi.R
 	switch v := r.Value.(type) {
 	case api.Machine:
 		r.Value = v1Machine{v}
-	case []api.Machine:
-		list := make([]v1Machine, len(v))
-		for i, m := range v {
-			list[i] = v1Machine{m}
-		}
-		r.Value = list
+	case api.Parts:
+		r.Value = api.Parts(func() (any, error) {
+			part, err := v()
+			if list, ok := part.([]api.Machine); ok && err == nil {
+				return each(list, func(m api.Machine) v1Machine { return v1Machine{m} }), nil
+			}
+			return part, err
+		})
 	}
 	return r, nil
 }

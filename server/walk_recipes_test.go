@@ -146,8 +146,6 @@ var recipes = map[string]func(w *walker, t *testing.T) recipe{
 	"boot_resources.create": func(w *walker, t *testing.T) recipe {
 		return recipe{form: announce(w.unique("i"), w.unique("content"))}
 	},
-	"boot_resources.import":         cannot(501),
-	"boot_resources.stop_import":    cannot(501),
 	"boot_source.delete":            aSource,
 	"boot_sources.create":           plain("url=http://x.example/UNIQUE", "keyring_filename=/k.gpg"),
 	"boot_source_selection.read":    selection,

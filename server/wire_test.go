@@ -67,7 +67,7 @@ func TestWire(t *testing.T) {
 		{e.User, "POST", "zones/", 403, "User does not have permission to perform this operation. The user should have permission 'can_edit_global_entities'", ""},
 		{e.Admin, "POST", "account/?op=delete_authorisation_token", 400, "No provided token_key!", "Vary: Authorization"},
 		{e.Admin, "GET", "maas/op-get_config", 400, "No provided name!", "X-Frame-Options: DENY"},
-		{e.Admin, "POST", "boot-resources/?op=import", 501, "~boot_resources.import is not built yet", ""},
+		{e.Admin, "POST", "boot-resources/?op=import", 200, "Import of boot resources started", ""},
 		{e.Anon, "GET", "/ingot/v1/nothing", 404, "Unknown API endpoint: /ingot/v1/nothing.", ""},
 		{e.Anon, "GET", "/MAAS/api/2.0/openapi.yaml", 200, "~openapi: 3.0.3", "Content-Type: application/openapi+yaml"},
 		{e.Anon, "POST", "/MAAS/api/2.0/describe/", 405, "", "Allow: GET"},

@@ -3,6 +3,7 @@ package storage
 import (
 	"database/sql"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 )
@@ -32,6 +33,7 @@ type NodeFilter struct {
 	VisibleTo                         *int64 // without an owner, or owned by this user
 	Seen                              *Visibility
 	ParentID                          *int64
+	AfterID                           int64      // ids above this one
 	AfterCost, AfterCostID            int64      // with Free: what comes after this candidate
 	Until                             *Candidate // with Free: what comes before this candidate, and it
 	// What their parts must have: see parts.go.
@@ -42,19 +44,27 @@ type NodeFilter struct {
 
 func (f NodeFilter) where(tx *Tx) *where {
 	w := tx.where()
-	tail := ")" // of conditions in another table
+	// Of conditions in another table: those on tags may lead to the machines, the others are looked at once a machine met all else.
+	tail := alone + ")"
+	tagTail := ")"
 	if f.Free {
-		tail = alone + ")" // a few machines are looked at, in order
+		tagTail = tail // a few machines are looked at, in order
 	}
 	if f.Free {
 		// Literals, and not arguments, let the planner see that the index nodes_status gives the order too.
 		w.and("n.status = 4 and n.node_type = 0 and n.locked = 0 and n.owner_id is null")
+		if least := f.leastCost(); f.AfterCostID == 0 && least > 0 {
+			w.and("n.cpu_count * 1024 + n.memory >= ?", least)
+		}
 		if f.AfterCostID > 0 {
 			w.and("n.cpu_count * 1024 + n.memory >= ? and (n.cpu_count * 1024 + n.memory > ? or n.id > ?)", f.AfterCost, f.AfterCost, f.AfterCostID)
 		}
 	}
 	if f.Free && f.Until != nil {
 		w.and("n.cpu_count * 1024 + n.memory <= ? and (n.cpu_count * 1024 + n.memory < ? or n.id <= ?)", f.Until.Cost(), f.Until.Cost(), f.Until.ID)
+	}
+	if f.AfterID > 0 {
+		w.and("n.id > ?", f.AfterID)
 	}
 	w.in("n.id", f.IDs).in("n.system_id", f.SystemIDs).in("n.hostname", f.Hostnames).in("n.node_type", f.Types)
 	w.in("n.domain_id", f.DomainIDs).in("n.zone_id", f.ZoneIDs).in("n.pool_id", f.PoolIDs).in("n.owner_id", f.OwnerIDs)
@@ -92,7 +102,7 @@ func (f NodeFilter) where(tx *Tx) *where {
 		w.and("exists (select 1 from interfaces i where i.node_id = n.id and i.link_speed >= cast(? as double precision)"+tail, f.MinLink)
 	}
 	for _, id := range f.AllTags {
-		w.and("exists (select 1 from node_tags nt where nt.node_id = n.id and nt.tag_id = ?"+tail, id)
+		w.and("exists (select 1 from node_tags nt where nt.node_id = n.id and nt.tag_id = ?"+tagTail, id)
 	}
 	for _, id := range f.AllSubnets {
 		w.and("exists (select 1 from interfaces i join ip_addresses a on a.interface_id = i.id where i.node_id = n.id and +a.subnet_id = ?"+tail, id)
@@ -117,7 +127,9 @@ func (f NodeFilter) where(tx *Tx) *where {
 		fabricsOf = "select 1 from interfaces i join vlans v on v.id = i.vlan_id where i.node_id = n.id"
 	)
 	exists(tagsOf, "nt.tag_id", f.NotTags, len(f.NotTags) > 0, true)
-	exists(nicsOf, "i.mac_address", f.MACs, f.MACs != nil, false)
+	if f.MACs != nil { // they lead to the machines
+		w.conds = append(w.conds, "n.id in (select i.node_id from interfaces i where "+inSet(tx, &w.args, "i.mac_address", f.MACs)+")")
+	}
 	exists(linksOf, "+a.subnet_id", f.NotSubnets, len(f.NotSubnets) > 0, true)
 	exists(nicsOf, "+i.vlan_id", f.VLANIDs, f.VLANIDs != nil, false)
 	exists(nicsOf, "+i.vlan_id", f.NotVLANIDs, len(f.NotVLANIDs) > 0, true)
@@ -134,6 +146,11 @@ func (f NodeFilter) where(tx *Tx) *where {
 	}
 	f.parts(w)
 	return w
+}
+
+// leastCost is what a machine costs at the least that has the processors and memory that are wanted: an order by cost may begin there.
+func (f *NodeFilter) leastCost() int64 {
+	return int64(min(math.Ceil(max(f.MinCPU, 0))*1024+math.Ceil(max(f.MinMem, 0)), 1<<52))
 }
 
 // Visibility is which nodes somebody sees. Of the lists of pools, nil means every pool and an empty one none.
@@ -208,21 +225,61 @@ type Candidate struct {
 func (c Candidate) Cost() int64 { return c.CPUCount*1024 + c.Memory }
 
 // Candidates returns up to limit free machines that match, the cheapest first. The filter's Free is implied.
-func (tx *Tx) Candidates(f NodeFilter, limit int) ([]Candidate, error) {
-	f.Free = true
-	w := f.where(tx)
-	return list(tx, func(s scanner) (c Candidate, err error) {
-		err = s.Scan(&c.ID, &c.SystemID, &c.Hostname, &c.CPUCount, &c.Memory)
-		return c, err
-	}, `select n.id, n.system_id, n.hostname, n.cpu_count, n.memory from nodes n`+w.sql()+
-		` order by n.cpu_count * 1024 + n.memory, n.id limit `+strconv.Itoa(limit), w.args...)
+func (tx *Tx) Candidates(f NodeFilter, limit int) (out []Candidate, err error) {
+	return out, tx.all(tx.candidates(f, limit, &out))
 }
 
-// CheapFree returns the last of the n cheapest machines that are Ready, as far as it tells their order; nil when there are no more than n.
-func (tx *Tx) CheapFree(n int) (*Candidate, error) {
+func (tx *Tx) candidates(f NodeFilter, limit int, into *[]Candidate) query {
+	f.Free = true
+	w := f.where(tx)
+	return query{`select n.id, n.system_id, n.hostname, n.cpu_count, n.memory from nodes n` + w.sql() +
+		` order by n.cpu_count * 1024 + n.memory, n.id limit ` + strconv.Itoa(limit), w.args, func(r *sql.Rows) error {
+		var c Candidate
+		err := r.Scan(&c.ID, &c.SystemID, &c.Hostname, &c.CPUCount, &c.Memory)
+		*into = append(*into, c)
+		return err
+	}}
+}
+
+// Held is a free machine as it is while nobody else can take it, with the parts of it that were wanted.
+type Held struct {
+	Candidate
+	Node  Node
+	Parts *MachineParts
+}
+
+// HoldCandidate reads one machine for a write that is to take it, all that the write needs to know of it at once; nil when it is not free or
+// does not match any more. It takes the transaction's revision.
+func (tx *Tx) HoldCandidate(f NodeFilter, id int64, want Parts) (*Held, error) {
+	var found []Candidate
+	h := Held{Parts: &MachineParts{}}
+	if f.IDs = []int64{id}; !tx.writable {
+		return nil, errors.New("storage: a machine is held in a write only")
+	}
+	queries := []query{
+		{`select ` + nodeColumns + ` from nodes where id = $1` + tx.forUpdate(), []any{id}, func(r *sql.Rows) (err error) {
+			h.Node, err = scanNode(r)
+			return err
+		}},
+		tx.candidates(f, 1, &found),
+	}
+	queries = append(queries, tx.partQueries(nil, f.IDs, want, map[int64]*MachineParts{id: h.Parts})...)
+	if tx.revision == 0 {
+		queries = append(queries, query{nextRevision, nil, func(r *sql.Rows) error { return r.Scan(&tx.revision) }})
+	}
+	if err := tx.all(queries...); err != nil || len(found) == 0 {
+		return nil, err
+	}
+	h.Candidate = found[0]
+	return &h, nil
+}
+
+// CheapFree returns the last of the n cheapest machines that are Ready, from where a filter begins to look, as far as it tells their
+// order; nil when there are no more than n.
+func (tx *Tx) CheapFree(f NodeFilter, n int) (*Candidate, error) {
 	c := new(Candidate)
 	err := tx.get([]any{&c.ID, &c.CPUCount, &c.Memory}, `select n.id, n.cpu_count, n.memory from nodes n where n.status = 4 and n.node_type = 0
-		order by n.cpu_count * 1024 + n.memory, n.id limit 1 offset `+strconv.Itoa(n))
+		and n.cpu_count * 1024 + n.memory >= $1 and (n.cpu_count * 1024 + n.memory > $1 or n.id > $2) order by n.cpu_count * 1024 + n.memory, n.id limit 1 offset `+strconv.Itoa(n), max(f.leastCost(), f.AfterCost), f.AfterCostID)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}

@@ -109,17 +109,15 @@ func (tx *Tx) DeleteFilesystem(id int64) error {
 // AcquireFilesystems makes the copies that count while a node is allocated: whoever has the node may change those as they like.
 // Members of groups and caches have no copy. Copies that are there already stay as they are.
 func (tx *Tx) AcquireFilesystems(nodeID int64) error {
-	_, err := tx.Exec(`insert into filesystems (node_id, block_device_id, partition_id, fstype, label, uuid, mount_point, mount_options, acquired)
+	return tx.later(`insert into filesystems (node_id, block_device_id, partition_id, fstype, label, uuid, mount_point, mount_options, acquired)
 		select node_id, block_device_id, partition_id, fstype, label, uuid, mount_point, mount_options, 1 from filesystems
 		where node_id = $1 and group_id is null and cache_set_id is null
 		and not exists (select 1 from filesystems a where a.node_id = $1 and a.acquired = 1) order by id`, nodeID)
-	return err
 }
 
 // ReleaseFilesystems ends those copies.
 func (tx *Tx) ReleaseFilesystems(nodeID int64) error {
-	_, err := tx.Exec(`delete from filesystems where node_id = $1 and acquired = 1`, nodeID)
-	return err
+	return tx.later(`delete from filesystems where node_id = $1 and acquired = 1`, nodeID)
 }
 
 // InsertStorageGroup adds a group and sets its ID. A UUID that is in use is ErrConflict.

@@ -3,6 +3,7 @@ package storage
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -23,21 +24,38 @@ type BootStep struct {
 // maxBootSteps bounds a timeline: a machine that asks in a loop must not grow a row without end.
 const maxBootSteps = 200
 
-// AddBootSteps appends steps to the running boot of a MAC, or to a new one when there is none, the last was over, or its last step is
-// older than gap. Rack and purpose, when given, replace what was known.
+// LostBoot is the verdict of a boot that nothing more was heard of.
+const LostBoot = "failed: nothing more was heard of it"
+
+// AddBootSteps appends steps to the running boot of a MAC, or to a new one when there is none, the last was over before them, or its last step is
+// older than gap: that boot is then lost. Steps come late: those from before the newest boot's end, or its beginning, go where they belong. Rack and
+// purpose, when given, replace what was known.
 func (tx *Tx) AddBootSteps(mac string, nodeID *int64, rack, purpose string, gap time.Duration, steps ...BootStep) (Boot, error) {
 	if len(steps) == 0 {
 		return Boot{}, errors.New("storage: no steps")
 	}
-	now := tx.Now()
-	b, err := row(tx, scanBoot, "select "+bootColumns+" from boots where mac = $1 order by id desc limit 1", mac)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return b, err
+	now, at := tx.Now(), steps[0].At.UTC().Truncate(time.Microsecond)
+	last, err := tx.BootsByMAC(mac, 2)
+	if err != nil {
+		return Boot{}, err
 	}
-	fresh := err != nil || b.Verdict != "" || now.Sub(b.Updated) > gap
+	var b Boot
+	fresh := len(last) == 0
+	if !fresh {
+		b = last[0]
+		if len(last) > 1 && at.Before(b.Started.Add(-bootSkew)) {
+			b = last[1]
+		}
+		fresh = b.ID == last[0].ID && (b.Verdict != "" && !at.Before(b.Updated) || b.Verdict == "" && now.Sub(b.Updated) > gap)
+	}
 	var all []BootStep
 	if fresh {
-		b = Boot{MAC: mac, Started: steps[0].At.UTC().Truncate(time.Microsecond)}
+		if b.ID != 0 && b.Verdict == "" {
+			if err := tx.EndBoot(mac, LostBoot); err != nil {
+				return b, err
+			}
+		}
+		b = Boot{MAC: mac, Started: at}
 	} else if err := json.Unmarshal(b.Steps, &all); err != nil {
 		return b, err
 	}
@@ -57,7 +75,9 @@ func (tx *Tx) AddBootSteps(mac string, nodeID *int64, rack, purpose string, gap 
 	if purpose != "" {
 		b.Purpose = purpose
 	}
-	b.Updated = now
+	if b.Verdict == "" {
+		b.Updated = now
+	}
 	if fresh {
 		b.ID, err = tx.insert("insert into boots (node_id, mac, rack, purpose, steps, verdict, started, updated) values ($1, $2, $3, $4, $5, '', $6, $7) returning id",
 			b.NodeID, b.MAC, b.Rack, b.Purpose, b.Steps, b.Started, b.Updated)
@@ -65,6 +85,26 @@ func (tx *Tx) AddBootSteps(mac string, nodeID *int64, rack, purpose string, gap 
 	}
 	return b, tx.one("update boots set node_id = $1, rack = $2, purpose = $3, steps = $4, updated = $5 where id = $6",
 		b.NodeID, b.Rack, b.Purpose, b.Steps, b.Updated, b.ID)
+}
+
+// bootSkew is how far a rack's clock may be behind without its steps looking like those of the boot before.
+const bootSkew = time.Minute
+
+// EndNodeBoots writes the verdict of all running boots of a node's physical interfaces. A boot in which the node was unknown at first is its own from
+// now on.
+func (tx *Tx) EndNodeBoots(nodeID int64, verdict string) error {
+	_, err := tx.Exec(`update boots set verdict = $1, updated = $2, node_id = $3 where verdict = ''
+		and (node_id = $3 or mac in (select mac_address from interfaces where node_id = $3 and type = 'physical'))`, verdict, tx.Now(), nodeID)
+	return err
+}
+
+// SilentNodes returns the ids of machines that are to boot from the network in one of the statuses since before a time, and gave no sign of life since
+// the status began, nor an event of the type.
+func (tx *Tx) SilentNodes(statuses []NodeStatus, before time.Time, event string, limit int) ([]int64, error) {
+	w := NodeFilter{Types: []int64{NodeMachine}, Statuses: statuses}.where(tx).and("n.netboot = 1").and("n.last_ping < n.status_changed").
+		and("n.status_changed <= ?", timeArg(before)).
+		and("not exists (select 1 from events e where e.node_id = n.id and e.created >= n.status_changed and e.type = ?)", event)
+	return tx.ids(`select n.id from nodes n`+w.sql()+fmt.Sprintf(` order by n.status_changed limit %d`, limit), w.args...)
 }
 
 // EndBoot writes the verdict of a MAC's running boot; nothing happens when none runs.

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -82,16 +83,17 @@ func (tx *Tx) LoadCatalogue() (*Catalogue, error) { return tx.loadCatalogue(fals
 func (tx *Tx) LoadNetworks() (*Catalogue, error) { return tx.loadCatalogue(true) }
 
 func (tx *Tx) loadCatalogue(networks bool) (*Catalogue, error) {
+	c, steps := catalogueQueries(networks)
+	return c, tx.all(steps...)
+}
+
+// catalogueQueries are what fills a catalogue.
+func catalogueQueries(networks bool) (*Catalogue, []query) {
 	c := &Catalogue{Users: map[int64]string{}, Zones: map[int64]*Zone{}, Pools: map[int64]*Pool{}, Domains: map[int64]*Domain{},
 		Fabrics: map[int64]*Fabric{}, VLANs: map[int64]*VLAN{}, Subnets: map[int64]*Subnet{}, Spaces: map[int64]*Space{}, Nodes: map[int64]string{}}
-	load := func(q string, scan func(r *sql.Rows) error) func() error {
-		return func() error {
-			rows, err := tx.Query(q)
-			return eachRow(rows, err, scan)
-		}
-	}
+	load := func(q string, scan func(r *sql.Rows) error) query { return query{text: q, scan: scan} }
 	c.DefaultDomain = -1
-	steps := []func() error{
+	steps := []query{
 		load(`select id, name, class_type from fabrics`, func(r *sql.Rows) error {
 			f := new(Fabric)
 			err := r.Scan(&f.ID, &f.Name, &f.ClassType)
@@ -165,12 +167,7 @@ func (tx *Tx) loadCatalogue(networks bool) (*Catalogue, error) {
 			}),
 		)
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
+	return c, steps
 }
 
 // SubnetOf returns the narrowest known subnet that contains an address, or nil.
@@ -186,35 +183,50 @@ func (c *Catalogue) SubnetOf(ip netip.Addr) *Subnet {
 	return best
 }
 
+// MachinePage is how many machines of a long list are loaded at once.
+const MachinePage = 500
+
 // LoadMachines returns the nodes that match with all that belongs to them, ordered by id, in a constant number of queries
 // however many there are. User data is left out: it is large, and no list shows it.
-func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
-	cat, err := tx.LoadCatalogue()
-	if err != nil {
-		return nil, err
-	}
+func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) { return tx.loadMachines(f, "") }
+
+// LoadMachinePage is LoadMachines for the next MachinePage of a list: fewer are the last of it.
+func (tx *Tx) LoadMachinePage(f NodeFilter, after int64) ([]*Bundle, error) {
+	f.AfterID = after
+	return tx.loadMachines(f, " limit "+strconv.Itoa(MachinePage))
+}
+
+func (tx *Tx) loadMachines(f NodeFilter, limit string) ([]*Bundle, error) {
+	cat, queries := catalogueQueries(false)
 	w := f.where(tx)
 	var bundles []*Bundle
 	byID := map[int64]*Bundle{}
 	columns := strings.Replace(nodeColumns, " user_data,", " null,", 1)
-	rows, err := tx.Query(`select `+columns+` from nodes n`+w.sql()+` order by n.id`, w.args...)
-	err = eachRow(rows, err, func(r *sql.Rows) error {
+	err := tx.all(append(queries, query{`select ` + columns + ` from nodes n` + w.sql() + ` order by n.id` + limit, w.args, func(r *sql.Rows) error {
 		n, err := scanNode(r)
 		b := &Bundle{Node: n, Cat: cat}
 		bundles = append(bundles, b)
 		byID[n.ID] = b
 		return err
-	})
+	}})...)
 	if err != nil || len(bundles) == 0 {
 		return bundles, err
 	}
-	// What belongs to the nodes is found by the same condition again: no list of ids to pass, one statement a table.
-	of := func(q, tail string, scan func(r *sql.Rows) error) error {
-		rows, err := tx.Query(q+w.sql()+tail, w.args...)
-		return eachRow(rows, err, scan)
+	if limit != "" || len(bundles) <= MachinePage {
+		// The condition was judged once: what belongs to the nodes is found by their ids.
+		ids := make([]int64, len(bundles))
+		for i, b := range bundles {
+			ids[i] = b.Node.ID
+		}
+		w = tx.where().in("n.id", ids)
+	}
+	// What belongs to the nodes is asked for in one go, each table once.
+	var parts []query
+	of := func(q, tail string, scan func(r *sql.Rows) error) {
+		parts = append(parts, query{q + w.sql() + tail, w.args, scan})
 	}
 	nics := map[int64]*InterfaceBundle{}
-	err = of(`select i.id, i.node_id, i.name, i.type, i.mac_address, i.vlan_id, i.enabled, i.params, i.tags, i.vendor, i.product, i.firmware_version,
+	of(`select i.id, i.node_id, i.name, i.type, i.mac_address, i.vlan_id, i.enabled, i.params, i.tags, i.vendor, i.product, i.firmware_version,
 		i.link_connected, i.interface_speed, i.link_speed, i.numa_node, i.sriov_max_vf, i.acquired, i.mac_typed
 		from nodes n join interfaces i on i.node_id = n.id`, ` order by i.id`, func(r *sql.Rows) error {
 		i := new(InterfaceBundle)
@@ -234,10 +246,7 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 		nics[i.ID] = i
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = of(`select a.id, a.interface_id, a.subnet_id, a.ip, a.alloc_type, a.user_id, a.default_gateway, a.mac
+	of(`select a.id, a.interface_id, a.subnet_id, a.ip, a.alloc_type, a.user_id, a.default_gateway, a.mac
 		from nodes n join interfaces i on i.node_id = n.id join ip_addresses a on a.interface_id = i.id`, ` order by a.id`, func(r *sql.Rows) error {
 		var a IPAddress
 		err := r.Scan(&a.ID, &a.InterfaceID, &a.SubnetID, scanIP(&a.IP), &a.AllocType, &a.UserID, scanBool(&a.DefaultGateway), &a.MAC)
@@ -247,10 +256,7 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = of(`select p.child_id, p.parent_id from nodes n join interfaces i on i.node_id = n.id join interface_parents p on p.child_id = i.id`,
+	of(`select p.child_id, p.parent_id from nodes n join interfaces i on i.node_id = n.id join interface_parents p on p.child_id = i.id`,
 		``, func(r *sql.Rows) error {
 			var child, parent int64
 			err := r.Scan(&child, &parent)
@@ -259,13 +265,8 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 			}
 			return err
 		})
-	if err != nil {
-		return nil, err
-	}
-	if err := tx.loadStorage(w, byID); err != nil {
-		return nil, err
-	}
-	err = of(`select nt.node_id, t.name from nodes n join node_tags nt on nt.node_id = n.id join tags t on t.id = nt.tag_id`, ` order by t.name`,
+	parts = append(parts, tx.storageQueries(w, byID)...)
+	of(`select nt.node_id, t.name from nodes n join node_tags nt on nt.node_id = n.id join tags t on t.id = nt.tag_id`, ` order by t.name`,
 		func(r *sql.Rows) error {
 			var (
 				id   int64
@@ -277,10 +278,7 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 			}
 			return err
 		})
-	if err != nil {
-		return nil, err
-	}
-	err = of(`select p.node_id, p.key, p.value from nodes n join owner_data p on p.node_id = n.id`, ``, func(r *sql.Rows) error {
+	of(`select p.node_id, p.key, p.value from nodes n join owner_data p on p.node_id = n.id`, ``, func(r *sql.Rows) error {
 		var (
 			id   int64
 			k, v string
@@ -294,16 +292,13 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
 	// The facts come as one text a machine: a row for each of the eighteen of ten thousand machines costs more than all the rest.
 	// SetNodeMetadata keeps the two separators out of them.
 	joined := "group_concat(p.key || char(31) || p.value, char(30))"
 	if tx.Postgres() {
 		joined = "string_agg(p.key || chr(31) || p.value, chr(30))"
 	}
-	err = of(`select p.node_id, `+joined+` from nodes n join node_metadata p on p.node_id = n.id`, ` group by p.node_id`, func(r *sql.Rows) error {
+	of(`select p.node_id, `+joined+` from nodes n join node_metadata p on p.node_id = n.id`, ` group by p.node_id`, func(r *sql.Rows) error {
 		var (
 			id  int64
 			doc string
@@ -318,10 +313,7 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = of(`select n.id, e.id, e.type, e.level, e.description, e.action, e.created from nodes n join events e on e.id =
+	of(`select n.id, e.id, e.type, e.level, e.description, e.action, e.created from nodes n join events e on e.id =
 		(select l.id from events l where l.node_id = n.id and l.level >= 20 order by l.id desc limit 1)`, ``, func(r *sql.Rows) error {
 		var (
 			id int64
@@ -333,10 +325,7 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = of(`select s.node_id, s.type, s.id, coalesce(r.status, -1), coalesce(c.hardware_type, 0), case when r.instance like 'interface:%' then 1 else 0 end,
+	of(`select s.node_id, s.type, s.id, coalesce(r.status, -1), coalesce(c.hardware_type, 0), case when r.instance like 'interface:%' then 1 else 0 end,
 		count(*) from nodes n join script_sets s on s.node_id = n.id
 		left join script_results r on r.set_id = s.id and r.suppressed = 0 left join scripts c on c.id = r.script_id`,
 		conj(w)+` s.id = (select max(m.id) from script_sets m where m.node_id = s.node_id and m.type = s.type)
@@ -357,10 +346,7 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 			}
 			return err
 		})
-	if err != nil {
-		return nil, err
-	}
-	return bundles, of(`select n.id, p.system_id from nodes n join nodes p on p.id = n.parent_id`, ``, func(r *sql.Rows) error {
+	of(`select n.id, p.system_id from nodes n join nodes p on p.id = n.parent_id`, ``, func(r *sql.Rows) error {
 		var (
 			id  int64
 			sys string
@@ -371,6 +357,7 @@ func (tx *Tx) LoadMachines(f NodeFilter) ([]*Bundle, error) {
 		}
 		return err
 	})
+	return bundles, tx.all(parts...)
 }
 
 // LoadMachine returns one node with all that belongs to it.

@@ -46,6 +46,7 @@ type DB struct {
 
 	revision revisionState
 	stats    stats
+	changes  atomic.Int64
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 }
@@ -143,6 +144,17 @@ func (db *DB) Close() error {
 // Engine names the engine: "sqlite" or "postgres".
 func (db *DB) Engine() string { return db.dialect.String() }
 
+type onlyTakesKey struct{}
+
+// OnlyTakes marks a context whose writes take machines and free none: Changes does not count them.
+func OnlyTakes(ctx context.Context) context.Context {
+	return context.WithValue(ctx, onlyTakesKey{}, true)
+}
+
+// Changes counts the writes of this process, before their caller hears of them, but for those that OnlyTakes marks: as long as it stays the
+// same, nothing that this process wrote made a machine fit that did not fit before.
+func (db *DB) Changes() int64 { return db.changes.Load() }
+
 // Now is the store's clock: UTC, in microseconds.
 func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
 
@@ -158,12 +170,12 @@ func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 	if db.readers != nil {
 		return translate(db.readers.read(ctx, run))
 	}
-	stx, err := db.pool.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
+	pg, err := db.beginPostgres(ctx, pgStatement{text: "begin isolation level repeatable read read only"})
 	if err != nil {
 		return translate(err)
 	}
-	defer func() { _ = stx.Rollback() }()
-	return translate(run(stx))
+	defer pg.end(ctx)
+	return translate(run(pg))
 }
 
 // Write runs fn in a transaction that sees no other writer's work while it runs, and returns once its effect is durable. fn
@@ -185,6 +197,9 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 		if err == nil {
 			if tx.revision != 0 {
 				db.revision.advance(tx.revision)
+			}
+			if ctx.Value(onlyTakesKey{}) == nil {
+				db.changes.Add(1)
 			}
 			for _, f := range tx.after {
 				f()

@@ -13,16 +13,24 @@ func scanEvent(s scanner) (e Event, err error) {
 	return e, err
 }
 
-// InsertEvent adds an event and sets its ID; Created defaults to now.
-func (tx *Tx) InsertEvent(e *Event) (err error) {
+const insertEvent = `insert into events (node_id, node_hostname, system_id, type, level, description, action, username, user_agent, endpoint, created)
+	values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
+
+func (tx *Tx) eventArgs(e *Event) []any {
 	if e.Created.IsZero() {
 		e.Created = tx.Now()
 	}
-	e.ID, err = tx.insert(`insert into events (node_id, node_hostname, system_id, type, level, description, action, username, user_agent, endpoint, created)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning id`,
-		e.NodeID, e.NodeHostname, e.SystemID, e.Type, e.Level, e.Description, e.Action, e.Username, e.UserAgent, e.Endpoint, e.Created)
+	return []any{e.NodeID, e.NodeHostname, e.SystemID, e.Type, e.Level, e.Description, e.Action, e.Username, e.UserAgent, e.Endpoint, e.Created}
+}
+
+// InsertEvent adds an event and sets its ID; Created defaults to now.
+func (tx *Tx) InsertEvent(e *Event) (err error) {
+	e.ID, err = tx.insert(insertEvent+" returning id", tx.eventArgs(e)...)
 	return err
 }
+
+// LogEvent is InsertEvent for those who do not need the ID.
+func (tx *Tx) LogEvent(e Event) error { return tx.later(insertEvent, tx.eventArgs(&e)...) }
 
 // EventFilter narrows Events; zero fields do not. Nil sets do not narrow, empty ones match nothing.
 type EventFilter struct {

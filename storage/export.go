@@ -83,8 +83,14 @@ var exportTables = []exportTable{
 	{name: "dns_records", key: []string{"id"}},
 	{name: "boot_sources", key: []string{"id"}},
 	{name: "boot_source_selections", key: []string{"id"}},
+	{name: "boot_source_states", key: []string{"source_id"}},
+	{name: "boot_resource_origins", key: []string{"resource_id"}},
+	{name: "rack_caches", key: []string{"rack_id"}},
 	{name: "package_repositories", key: []string{"id"}},
 	{name: "license_keys", key: []string{"id"}},
+	{name: "preseed_templates", key: []string{"id"}},
+	{name: "install_trees", key: []string{"id"}},
+	{name: "node_secrets", key: []string{"node_id", "name"}},
 }
 
 // autoNumbered says whether the database numbers the rows.

@@ -1,5 +1,10 @@
 package storage
 
+import (
+	"database/sql"
+	"encoding/json"
+)
+
 // Boot resources: an image's name and architecture, its versions (sets), and the files of each, which name blobs by digest.
 
 // The kinds of boot resources.
@@ -118,4 +123,49 @@ func (tx *Tx) BootResourceFiles(resourceIDs []int64) ([]BootResourceFile, error)
 // BootResourceFilesWith returns the files that name a blob.
 func (tx *Tx) BootResourceFilesWith(sha256 string) ([]BootResourceFile, error) {
 	return list(tx, scanBootResourceFile, `select `+bootResourceFileColumns+` from boot_resource_files f where f.sha256 = $1 order by f.id`, sha256)
+}
+
+// CompleteFile records that a file's content is stored. That the file is gone or complete already is no error.
+func (tx *Tx) CompleteFile(id int64) error {
+	_, err := tx.Exec(`update boot_resource_files set uploaded = size, complete = 1 where id = $1 and complete = 0`, id)
+	return err
+}
+
+// SetOrigin records the boot source that an image comes from.
+func (tx *Tx) SetOrigin(resourceID, sourceID int64) error {
+	_, err := tx.Exec(`insert into boot_resource_origins (resource_id, source_id) values ($1, $2)
+		on conflict (resource_id) do update set source_id = excluded.source_id`, resourceID, sourceID)
+	return err
+}
+
+// Origins returns the boot sources of the images that came from one, by resource.
+func (tx *Tx) Origins() (map[int64]int64, error) {
+	out := map[int64]int64{}
+	rows, err := tx.Query(`select resource_id, source_id from boot_resource_origins`)
+	return out, eachRow(rows, err, func(r *sql.Rows) error {
+		var resource, source int64
+		err := r.Scan(&resource, &source)
+		out[resource] = source
+		return err
+	})
+}
+
+// Kernel is a kernel that an image brings: in the newest complete version of a boot resource.
+type Kernel struct {
+	Name         string // ubuntu/noble
+	Architecture string // amd64/hwe-24.04
+	Extra        json.RawMessage
+	FileExtra    json.RawMessage
+}
+
+// Kernels returns the kernels of the complete images, each resource's newest version only, by name and architecture.
+func (tx *Tx) Kernels() ([]Kernel, error) {
+	return list(tx, func(r scanner) (k Kernel, err error) {
+		err = r.Scan(&k.Name, &k.Architecture, scanJSON(&k.Extra), scanJSON(&k.FileExtra))
+		return k, err
+	}, `select r.name, r.architecture, r.extra, f.extra from boot_resources r join boot_resource_sets s on s.resource_id = r.id
+		join boot_resource_files f on f.set_id = s.id where f.filetype = 'boot-kernel' and r.name not like 'ingot/%'
+		and s.id = (select max(n.id) from boot_resource_sets n where n.resource_id = r.id
+			and not exists (select 1 from boot_resource_files o where o.set_id = n.id and o.complete = 0))
+		order by r.name, r.architecture`)
 }

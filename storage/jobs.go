@@ -149,6 +149,11 @@ func (tx *Tx) CancelJobs(nodeID int64, kind string) (int64, error) {
 	return tx.Exec("update jobs set state = 'cancelled', lease_until = 0, finished = $1"+w.sql(), w.args...)
 }
 
+// CancelJobsOfKind ends the unfinished jobs of a kind, as CancelJobs does those of a node.
+func (tx *Tx) CancelJobsOfKind(kind string) (int64, error) {
+	return tx.Exec("update jobs set state = 'cancelled', lease_until = 0, finished = $1 where kind = $2 and state in ('ready', 'running')", tx.Now(), kind)
+}
+
 // Job reads one job.
 func (tx *Tx) Job(id int64) (Job, error) {
 	return row(tx, scanJob, "select "+jobColumns+" from jobs where id = $1", id)

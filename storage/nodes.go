@@ -280,10 +280,9 @@ func (tx *Tx) InsertNodeToken(t *NodeToken) error {
 	return err
 }
 
-// DeleteNodeToken ends the node's credentials, if it has some.
+// DeleteNodeToken ends the node's credentials, if it has some, and its secrets.
 func (tx *Tx) DeleteNodeToken(nodeID int64) error {
-	_, err := tx.Exec(`delete from node_tokens where node_id = $1`, nodeID)
-	return err
+	return tx.later(`delete from node_tokens where node_id = $1`, nodeID)
 }
 
 // NodeTagNames returns the names of a node's tags, sorted.
@@ -394,7 +393,8 @@ func (tx *Tx) RootImages() ([]Image, error) {
 	var images []Image
 	rows, err := tx.Query(`select r.name, r.architecture, s.label, s.version, r.extra, f.filename, f.filetype, f.sha256, f.size
 		from boot_resources r join boot_resource_sets s on s.resource_id = r.id join boot_resource_files f on f.set_id = s.id
-		where f.complete = 1 and f.filetype not in ('boot-kernel', 'boot-initrd', 'boot-dtb', 'agent') and r.name not like 'ingot/%'
+		where f.filetype not in ('boot-kernel', 'boot-initrd', 'boot-dtb', 'agent') and r.name not like 'ingot/%'
+			and not exists (select 1 from boot_resource_files o where o.set_id = s.id and o.complete = 0)
 		order by r.name, r.architecture, s.id desc, f.id`)
 	return images, eachRow(rows, err, func(r *sql.Rows) error {
 		var (

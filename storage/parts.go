@@ -3,6 +3,7 @@ package storage
 import (
 	"database/sql"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -70,19 +71,34 @@ type MachineWithParts struct {
 
 // NodeParts returns the nodes that match, ordered by id, with the parts that are wanted.
 func (tx *Tx) NodeParts(f NodeFilter, want Parts) ([]*MachineWithParts, error) {
+	return tx.nodeParts(f, want, "")
+}
+
+// NodePartsPage is NodeParts for the next MachinePage of a list: fewer are the last of it.
+func (tx *Tx) NodePartsPage(f NodeFilter, want Parts, after int64) ([]*MachineWithParts, error) {
+	f.AfterID = after
+	return tx.nodeParts(f, want, " limit "+strconv.Itoa(MachinePage))
+}
+
+func (tx *Tx) nodeParts(f NodeFilter, want Parts, limit string) ([]*MachineWithParts, error) {
 	w := f.where(tx)
 	nodes, err := list(tx, func(s scanner) (*MachineWithParts, error) {
 		n := new(MachineWithParts)
 		return n, s.Scan(&n.ID, &n.Hostname)
-	}, `select n.id, n.hostname from nodes n`+w.sql()+` order by n.id`, w.args...)
+	}, `select n.id, n.hostname from nodes n`+w.sql()+` order by n.id`+limit, w.args...)
 	if err != nil {
 		return nil, err
 	}
 	into := make(map[int64]*MachineParts, len(nodes))
+	var ids []int64
 	for _, n := range nodes {
 		into[n.ID] = &n.MachineParts
+		ids = append(ids, n.ID)
 	}
-	return nodes, tx.loadParts(w, nil, want, into)
+	if limit != "" || len(nodes) <= MachinePage {
+		w = nil
+	}
+	return nodes, tx.loadParts(w, ids, want, into)
 }
 
 // Parts returns the parts of nodes, by id.
@@ -101,25 +117,33 @@ type partLoader struct {
 	ids  []int64
 	into map[int64]*MachineParts
 	tags map[string][]string // lists of tags by their text: the few that there are come thousands of times
+
+	queries []query
 }
 
 func (tx *Tx) loadParts(w *where, ids []int64, want Parts, into map[int64]*MachineParts) error {
 	if len(into) == 0 {
 		return nil
 	}
-	l := &partLoader{tx, w, ids, into, map[string][]string{}}
-	for part, load := range map[Parts]func() error{DiskParts: l.disks, NICParts: l.nics, DeviceParts: l.devices} {
-		if want&part != 0 {
-			if err := load(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return tx.all(tx.partQueries(w, ids, want, into)...)
 }
 
-// each runs a query for the nodes that were asked for; column is where it has their id.
-func (l *partLoader) each(q, column, tail string, scan func(r *sql.Rows) error) error {
+func (tx *Tx) partQueries(w *where, ids []int64, want Parts, into map[int64]*MachineParts) []query {
+	l := &partLoader{tx: tx, w: w, ids: ids, into: into, tags: map[string][]string{}}
+	if want&DiskParts != 0 {
+		l.disks()
+	}
+	if want&NICParts != 0 {
+		l.nics()
+	}
+	if want&DeviceParts != 0 {
+		l.devices()
+	}
+	return l.queries
+}
+
+// each adds a query for the nodes that were asked for; column is where it has their id.
+func (l *partLoader) each(q, column, tail string, scan func(r *sql.Rows) error) {
 	w := l.tx.where()
 	if l.w != nil {
 		w.args = l.w.args
@@ -127,8 +151,7 @@ func (l *partLoader) each(q, column, tail string, scan func(r *sql.Rows) error) 
 	} else {
 		w.in(column, l.ids)
 	}
-	rows, err := l.tx.Query(q+w.sql()+tail, w.args...)
-	return eachRow(rows, err, scan)
+	l.queries = append(l.queries, query{q + w.sql() + tail, w.args, scan})
 }
 
 func (l *partLoader) list(text string) ([]string, error) {
@@ -140,14 +163,14 @@ func (l *partLoader) list(text string) ([]string, error) {
 	return v, err
 }
 
-func (l *partLoader) disks() error {
+func (l *partLoader) disks() {
 	type at struct {
 		m    *MachineParts
 		disk int
 		part int
 	}
 	disks, parts := map[int64]at{}, map[int64]at{}
-	err := l.each(`select d.node_id, d.id, d.size, d.tags, d.partition_table from block_devices d`, "d.node_id", ` order by d.id`,
+	l.each(`select d.node_id, d.id, d.size, d.tags, d.partition_table from block_devices d`, "d.node_id", ` order by d.id`,
 		func(r *sql.Rows) error {
 			var (
 				node        int64
@@ -168,10 +191,7 @@ func (l *partLoader) disks() error {
 			m.Disks = append(m.Disks, d)
 			return err
 		})
-	if err != nil {
-		return err
-	}
-	err = l.each(`select p.block_device_id, p.id, p.size, p.tags from block_devices d join partitions p on p.block_device_id = d.id`, "d.node_id", ` order by p.id`, func(r *sql.Rows) error {
+	l.each(`select p.block_device_id, p.id, p.size, p.tags from block_devices d join partitions p on p.block_device_id = d.id`, "d.node_id", ` order by p.id`, func(r *sql.Rows) error {
 		var (
 			disk int64
 			p    PartPartition
@@ -192,10 +212,7 @@ func (l *partLoader) disks() error {
 		*list = append(*list, p)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return l.each(`select f.block_device_id, f.partition_id, f.mount_point from filesystems f`, "f.node_id", ` and f.acquired = 0`, func(r *sql.Rows) error {
+	l.each(`select f.block_device_id, f.partition_id, f.mount_point from filesystems f`, "f.node_id", ` and f.acquired = 0`, func(r *sql.Rows) error {
 		var (
 			disk, part *int64
 			mount      *string
@@ -219,13 +236,13 @@ func (l *partLoader) disks() error {
 	})
 }
 
-func (l *partLoader) nics() error {
+func (l *partLoader) nics() {
 	type at struct {
 		m *MachineParts
 		i int
 	}
 	nics := map[int64]at{}
-	err := l.each(`select i.node_id, i.id, i.name, i.type, i.vlan_id, i.link_speed, i.tags from interfaces i`, "i.node_id", ` order by i.id`,
+	l.each(`select i.node_id, i.id, i.name, i.type, i.vlan_id, i.link_speed, i.tags from interfaces i`, "i.node_id", ` order by i.id`,
 		func(r *sql.Rows) error {
 			var (
 				node int64
@@ -245,10 +262,7 @@ func (l *partLoader) nics() error {
 			m.NICs = append(m.NICs, i)
 			return err
 		})
-	if err != nil {
-		return err
-	}
-	return l.each(`select a.interface_id, a.subnet_id, a.ip from interfaces i join ip_addresses a on a.interface_id = i.id`, "i.node_id",
+	l.each(`select a.interface_id, a.subnet_id, a.ip from interfaces i join ip_addresses a on a.interface_id = i.id`, "i.node_id",
 		` order by a.id`, func(r *sql.Rows) error {
 			var (
 				nic int64
@@ -263,8 +277,8 @@ func (l *partLoader) nics() error {
 		})
 }
 
-func (l *partLoader) devices() error {
-	return l.each(`select d.node_id, d.vendor_id, d.product_id, d.vendor_name, d.product_name, d.driver from node_devices d`, "d.node_id",
+func (l *partLoader) devices() {
+	l.each(`select d.node_id, d.vendor_id, d.product_id, d.vendor_name, d.product_name, d.driver from node_devices d`, "d.node_id",
 		` order by d.id`, func(r *sql.Rows) error {
 			var (
 				node int64

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -26,13 +25,15 @@ func (db *DB) openPostgres(ctx context.Context, dsn string, conns int) error {
 		"idle_in_transaction_session_timeout": "15000",
 		"lock_timeout":                        "30000",
 		"application_name":                    "ingot",
-		"jit":                                 "off", // compiling takes longer than any statement of ours runs
+		"jit":                                 "off",                // compiling takes longer than any statement of ours runs
+		"plan_cache_mode":                     "force_generic_plan", // and so does planning: once for a statement is enough
+		"random_page_cost":                    "1.1",                // what is asked for is in memory
 	} {
 		if _, set := cfg.RuntimeParams[name]; !set {
 			cfg.RuntimeParams[name] = value
 		}
 	}
-	db.pool = stdlib.OpenDB(*cfg)
+	db.pool = sql.OpenDB(pgConnector{stdlib.GetConnector(*cfg)})
 	db.pool.SetMaxOpenConns(conns)
 	db.pool.SetMaxIdleConns(conns)
 	db.pool.SetConnMaxIdleTime(5 * time.Minute)
@@ -54,33 +55,40 @@ func (db *DB) openPostgres(ctx context.Context, dsn string, conns int) error {
 // That gives write functions the world they have on SQLite: no other writer's half-done work, no write skew, no predicate
 // to reason about. Writes here are a few milliseconds and provisioning makes few of them; readers never wait for the lock.
 func (db *DB) writePostgres(ctx context.Context, fn func(*Tx) error) (*Tx, error) {
-	stx, err := db.pool.BeginTx(ctx, nil)
+	run, err := db.beginPostgres(ctx, pgStatement{text: "begin"}, pgStatement{"select pg_advisory_xact_lock($1)", []any{db.revision.lock}})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = stx.Rollback() }()
-	if _, err := stx.ExecContext(ctx, "select pg_advisory_xact_lock($1)", db.revision.lock); err != nil {
-		return nil, err
-	}
-	tx := &Tx{db: db, ctx: ctx, stmtCtx: ctx, run: stx, now: db.Now(), writable: true, counter: counterFrom(ctx)}
+	defer run.end(ctx)
+	tx := &Tx{db: db, ctx: ctx, stmtCtx: ctx, run: run, now: db.Now(), writable: true, counter: counterFrom(ctx)}
 	defer tx.tidy()
 	if err := tx.outcome(fn(tx)); err != nil {
 		return nil, err
 	}
-	if tx.revision != 0 {
-		if _, err := stx.ExecContext(ctx, "select pg_notify($1, $2)", db.revision.channel, strconv.FormatInt(tx.revision, 10)); err != nil {
-			return nil, err
-		}
+	if !run.begun && len(run.pending) <= 2 {
+		return tx, nil // it had nothing to say
 	}
-	if err := stx.Commit(); err != nil {
-		var pg *pgconn.PgError
-		if errors.As(err, &pg) || errors.Is(err, sql.ErrTxDone) {
-			return nil, err // the server said no
-		}
-		return nil, fmt.Errorf("%w: %v", errUnknownOutcome, err)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if tx.revision != 0 {
+		run.pending = append(run.pending, pgStatement{"select pg_notify($1, $2)", []any{db.revision.channel, strconv.FormatInt(tx.revision, 10)}})
+	}
+	tx.tidy()
+	if err := run.commit(ctx); err != nil {
+		return nil, err
 	}
 	db.stats.commits.Add(1)
 	return tx, nil
+}
+
+// beginPostgres takes a connection. The statements that begin the transaction go out with its first own one.
+func (db *DB) beginPostgres(ctx context.Context, begin ...pgStatement) (*pgTx, error) {
+	conn, err := db.pool.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pgTx{conn: conn, pending: begin}, nil
 }
 
 // listen hears of other regions' commits. It is a hint that saves the wait for the next poll: see WaitRevision.

@@ -74,6 +74,7 @@ type SnapshotNode struct {
 	Environment     string
 	Osystem         string
 	DistroSeries    string
+	MinHWEKernel    string
 	Revision        int64
 }
 
@@ -81,10 +82,10 @@ type SnapshotNode struct {
 func (tx *Tx) SnapshotNodes(since int64) ([]SnapshotNode, error) {
 	return list(tx, func(r scanner) (n SnapshotNode, err error) {
 		err = r.Scan(&n.ID, &n.SystemID, &n.NodeType, &n.Hostname, &n.DomainID, &n.HardwareUUID, &n.Architecture, &n.Status, &n.Netboot,
-			&n.EphemeralDeploy, &n.Environment, &n.Osystem, &n.DistroSeries, &n.Revision)
+			&n.EphemeralDeploy, &n.Environment, &n.Osystem, &n.DistroSeries, &n.MinHWEKernel, &n.Revision)
 		return n, err
 	}, `select n.id, n.system_id, n.node_type, n.hostname, n.domain_id, coalesce(n.hardware_uuid, ''), n.architecture, n.status, n.netboot,
-		n.ephemeral_deploy, n.environment, n.osystem, n.distro_series, n.revision from nodes n`+changedNodes(since)+` order by n.id`, changedArgs(since)...)
+		n.ephemeral_deploy, n.environment, n.osystem, n.distro_series, n.min_hwe_kernel, n.revision from nodes n`+changedNodes(since)+` order by n.id`, changedArgs(since)...)
 }
 
 // changedNodes limits a query on nodes n to machines and devices that changed after a revision.
@@ -108,6 +109,7 @@ func changedArgs(since int64) []any {
 type SnapshotInterface struct {
 	ID, NodeID int64
 	Type, MAC  string
+	Name       string
 	VLANID     int64
 	Parent     int64
 }
@@ -115,9 +117,9 @@ type SnapshotInterface struct {
 // SnapshotInterfaces returns the interfaces of the nodes of SnapshotNodes.
 func (tx *Tx) SnapshotInterfaces(since int64) ([]SnapshotInterface, error) {
 	return list(tx, func(r scanner) (i SnapshotInterface, err error) {
-		err = r.Scan(&i.ID, &i.NodeID, &i.Type, &i.MAC, &i.VLANID, &i.Parent)
+		err = r.Scan(&i.ID, &i.NodeID, &i.Type, &i.MAC, &i.Name, &i.VLANID, &i.Parent)
 		return i, err
-	}, `select i.id, i.node_id, i.type, i.mac_address, coalesce(i.vlan_id, 0), coalesce(p.parent_id, 0) from interfaces i join nodes n on n.id = i.node_id
+	}, `select i.id, i.node_id, i.type, i.mac_address, i.name, coalesce(i.vlan_id, 0), coalesce(p.parent_id, 0) from interfaces i join nodes n on n.id = i.node_id
 		left join interface_parents p on p.child_id = i.id`+changedNodes(since)+` order by i.id, p.parent_id`, changedArgs(since)...)
 }
 
@@ -217,6 +219,27 @@ func (tx *Tx) ImageFiles() ([]ImageFile, error) {
 		out = append(out, f)
 	}
 	return out, nil
+}
+
+// SetRackCache records what a rack holds.
+func (tx *Tx) SetRackCache(c RackCache) error {
+	_, err := tx.Exec(`insert into rack_caches (rack_id, contents, shared, updated) values ($1, $2, $3, $4)
+		on conflict (rack_id) do update set contents = excluded.contents, shared = excluded.shared, updated = excluded.updated`,
+		c.RackID, c.Contents, c.Shared, tx.Now())
+	return err
+}
+
+// RackCaches returns what racks hold, by rack.
+func (tx *Tx) RackCaches() (map[int64]RackCache, error) {
+	all, err := list(tx, func(r scanner) (c RackCache, err error) {
+		err = r.Scan(&c.RackID, scanStrings(&c.Contents), scanBool(&c.Shared), scanTime(&c.Updated))
+		return c, err
+	}, `select rack_id, contents, shared, updated from rack_caches`)
+	out := make(map[int64]RackCache, len(all))
+	for _, c := range all {
+		out[c.RackID] = c
+	}
+	return out, err
 }
 
 // LeaseMAC returns the MAC address to which an address is leased.

@@ -222,7 +222,7 @@ type Node struct {
 	EnableHWSync     bool
 	Enlisting        bool   // commissioning that ends in New
 	CommissionFlags  string // of the current commissioning: enable_ssh, skip_networking, skip_storage; comma separated
-	Erase            string // quick, secure or full: what the disks owe before Ready
+	Erase            string // quick, secure, secure-or-quick or full: what the disks owe before Ready
 	Error            string
 	ErrorDescription string
 	ParentID         *int64
@@ -601,6 +601,22 @@ type BootSourceSelection struct {
 	Updated   time.Time
 }
 
+// BootSourceState is a row of boot_source_states.
+type BootSourceState struct {
+	SourceID int64
+	Checked  time.Time
+	Error    string
+	Offers   json.RawMessage
+}
+
+// RackCache is a row of rack_caches.
+type RackCache struct {
+	RackID   int64
+	Contents []string // SHA-256 digests
+	Shared   bool     // it reads the region's own store
+	Updated  time.Time
+}
+
 // PackageRepository is a row of package_repositories.
 type PackageRepository struct {
 	ID                 int64
@@ -627,6 +643,15 @@ type LicenseKey struct {
 	LicenseKey   string
 	Created      time.Time
 	Updated      time.Time
+}
+
+// PreseedTemplate is a row of preseed_templates.
+type PreseedTemplate struct {
+	ID      int64
+	Name    string
+	Content string
+	Created time.Time
+	Updated time.Time
 }
 
 // ReservedIP is a row of reserved_ips.
@@ -731,4 +756,22 @@ type File struct {
 	Key      string // who knows it may read the file
 	Created  time.Time
 	Updated  time.Time
+}
+
+// InstallTree is a row of install_trees.
+type InstallTree struct {
+	ID           int64
+	Name         string // os/series
+	Architecture string // amd64
+	URL          string
+	Repositories []string // NAME=URL
+	Packages     []string
+	Timezone     string
+	Language     string
+	Keyboard     string
+	ResourceID   *int64 // the boot resource with the installer's kernel and initrd
+	State        string // waiting, ready, failed
+	Error        string
+	Created      time.Time
+	Updated      time.Time
 }

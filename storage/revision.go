@@ -48,12 +48,14 @@ func (tx *Tx) Revision() (int64, error) {
 		return tx.CurrentRevision()
 	}
 	var n int64
-	if err := tx.get([]any{&n}, "update revision set value = value + 1 where id = 1 returning value"); err != nil {
+	if err := tx.get([]any{&n}, nextRevision); err != nil {
 		return 0, err
 	}
 	tx.revision = n
 	return n, nil
 }
+
+const nextRevision = "update revision set value = value + 1 where id = 1 returning value"
 
 // CurrentRevision is the number of the last change that the transaction sees. It takes no number.
 func (tx *Tx) CurrentRevision() (n int64, err error) {

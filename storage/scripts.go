@@ -325,7 +325,7 @@ func (tx *Tx) SetPassed(nodeID, typ int64) (bool, error) {
 // HardwareDocuments are what a machine's newest commissioning says of its hardware as XML: the output of scripts that passed.
 type HardwareDocuments struct {
 	NodeID     int64
-	LSHW, LLDP []byte
+	LSHW, LLDP string
 }
 
 // The results that hold the documents.
@@ -355,9 +355,9 @@ func (tx *Tx) EachHardwareDocuments(nodeIDs []int64, fn func(HardwareDocuments) 
 		var (
 			id   int64
 			name string
-			doc  []byte
+			raw  sql.RawBytes // there are many, and each is copied once
 		)
-		if err := r.Scan(&id, &name, &doc); err != nil {
+		if err := r.Scan(&id, &name, &raw); err != nil {
 			return err
 		}
 		if id != cur.NodeID {
@@ -366,6 +366,7 @@ func (tx *Tx) EachHardwareDocuments(nodeIDs []int64, fn func(HardwareDocuments) 
 			}
 			cur = HardwareDocuments{NodeID: id}
 		}
+		doc := string(raw)
 		if name == ResultLSHW {
 			cur.LSHW = doc
 		} else {

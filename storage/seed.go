@@ -87,6 +87,9 @@ func seedGroups(tx *Tx) error {
 	return nil
 }
 
+// DefaultBootSourceURL is the boot source that every installation begins with.
+const DefaultBootSourceURL = "http://images.maas.io/ephemeral-v3/stable"
+
 // seedArchives writes where Ubuntu's packages and images come from by themselves.
 func seedArchives(tx *Tx) error {
 	for _, r := range []PackageRepository{
@@ -98,7 +101,7 @@ func seedArchives(tx *Tx) error {
 			return err
 		}
 	}
-	source := BootSource{Name: "MAAS Stable", URL: "http://images.maas.io/ephemeral-v3/stable", Priority: 1, Enabled: true,
+	source := BootSource{Name: "MAAS Stable", URL: DefaultBootSourceURL, Priority: 1, Enabled: true,
 		KeyringFilename: "/usr/share/keyrings/ubuntu-cloudimage-keyring.gpg"}
 	if err := tx.InsertBootSource(&source); err != nil {
 		return err

@@ -74,6 +74,29 @@ func (tx *Tx) BootSourceSelections(sourceID int64) ([]BootSourceSelection, error
 	return list(tx, scanSelection, `select `+selectionColumns+` from boot_source_selections where source_id = $1 order by id`, sourceID)
 }
 
+// AllBootSourceSelections returns the selections of all sources by id.
+func (tx *Tx) AllBootSourceSelections() ([]BootSourceSelection, error) {
+	return list(tx, scanSelection, `select `+selectionColumns+` from boot_source_selections order by id`)
+}
+
+func scanSourceState(r scanner) (s BootSourceState, err error) {
+	err = r.Scan(&s.SourceID, scanTime(&s.Checked), &s.Error, scanJSON(&s.Offers))
+	return s, err
+}
+
+// SetBootSourceState writes down what came of reading a source. ErrConflict or ErrNotFound: the source is gone.
+func (tx *Tx) SetBootSourceState(s BootSourceState) error {
+	_, err := tx.Exec(`insert into boot_source_states (source_id, checked, error, offers) values ($1, $2, $3, $4)
+		on conflict (source_id) do update set checked = excluded.checked, error = excluded.error, offers = excluded.offers`,
+		s.SourceID, s.Checked, s.Error, jsonArg(s.Offers, "[]"))
+	return err
+}
+
+// BootSourceStates returns what is known of sources that were read.
+func (tx *Tx) BootSourceStates() ([]BootSourceState, error) {
+	return list(tx, scanSourceState, `select source_id, checked, error, offers from boot_source_states order by source_id`)
+}
+
 // DeleteBootSourceSelection removes a selection.
 func (tx *Tx) DeleteBootSourceSelection(id int64) error {
 	return tx.one(`delete from boot_source_selections where id = $1`, id)

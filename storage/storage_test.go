@@ -516,8 +516,12 @@ func fill(t *testing.T, db *storage.DB) {
 			{"insert into dns_records (resource_id, rrtype, rrdata, created, updated) values (2, 'TXT', 'ä \"', 1, 1)", nil},
 			{"insert into boot_sources (id, name, url, priority, keyring_data, created, updated) values (9, 'n', 'u', 7, $1, 1, 1)", []any{[]byte{0, 255}}},
 			{"insert into boot_source_selections (source_id, os, release, created, updated) values (9, 'ubuntu', 'noble', 1, 1)", nil},
+			{"insert into boot_source_states (source_id, checked, error, offers) values (9, 1, 'ä', '[]')", nil},
+			{"insert into boot_resource_origins (resource_id, source_id) values (1, 9)", nil},
+			{"insert into rack_caches (rack_id, contents, shared, updated) values (1, '[\"x\"]', 1, 1)", nil},
 			{"insert into package_repositories (name, url, created, updated) values ('p', 'u', 1, 1)", nil},
 			{"insert into license_keys (osystem, distro_series, license_key, created, updated) values ('windows', 'win2019', 'K', 1, 1)", nil},
+			{"insert into install_trees (name, architecture, url, repositories, resource_id, error, created, updated) values ('centos/centos9', 'amd64', 'http://m/', '[\"a=b\"]', 1, 'ä', 1, 1)", nil}, {"insert into node_secrets (node_id, name, value, created) values (1, 'p', 'ä\n', 1)", nil}, {"insert into preseed_templates (name, content, created, updated) values ('curtin_userdata_ubuntu', '{{.node.hostname}} ä', 1, 1)", nil},
 		} {
 			if _, err := tx.Exec(s.q, s.args...); err != nil {
 				return fmt.Errorf("%s: %w", s.q, err)

@@ -62,15 +62,14 @@ func (f *Filesystem) counts(s NodeStatus) bool {
 	return f.GroupID != nil || f.CacheSetID != nil || f.Acquired == AllocatedStorage(s)
 }
 
-// loadStorage fills the storage of the machines that a condition selects, in a constant number of statements.
-func (tx *Tx) loadStorage(w *where, byID map[int64]*Bundle) error {
-	of := func(q, tail string, scan func(r *sql.Rows) error) error {
-		rows, err := tx.Query(q+w.sql()+tail, w.args...)
-		return eachRow(rows, err, scan)
+// storageQueries fill the storage of the machines that a condition selects, in a constant number of statements.
+func (tx *Tx) storageQueries(w *where, byID map[int64]*Bundle) (queries []query) {
+	of := func(q, tail string, scan func(r *sql.Rows) error) {
+		queries = append(queries, query{q + w.sql() + tail, w.args, scan})
 	}
-	disks, parts := map[int64]*DiskBundle{}, map[int64]*PartitionBundle{}
+	disks := map[int64]*DiskBundle{}
 	caches, groups := map[int64]*CacheSetBundle{}, map[int64]*GroupBundle{}
-	err := of(`select c.id, c.node_id from nodes n join cache_sets c on c.node_id = n.id`, ` order by c.id`, func(r *sql.Rows) error {
+	of(`select c.id, c.node_id from nodes n join cache_sets c on c.node_id = n.id`, ` order by c.id`, func(r *sql.Rows) error {
 		c := new(CacheSetBundle)
 		err := r.Scan(&c.ID, &c.NodeID)
 		if b := byID[c.NodeID]; b != nil {
@@ -80,10 +79,7 @@ func (tx *Tx) loadStorage(w *where, byID map[int64]*Bundle) error {
 		caches[c.ID] = c
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	err = of(`select g.id, g.node_id, g.type, g.name, g.uuid, g.cache_mode, g.cache_set_id from nodes n join storage_groups g on g.node_id = n.id`,
+	of(`select g.id, g.node_id, g.type, g.name, g.uuid, g.cache_mode, g.cache_set_id from nodes n join storage_groups g on g.node_id = n.id`,
 		` order by g.id`, func(r *sql.Rows) error {
 			g := new(GroupBundle)
 			err := r.Scan(&g.ID, &g.NodeID, &g.Type, &g.Name, &g.UUID, &g.CacheMode, &g.CacheSetID)
@@ -93,10 +89,7 @@ func (tx *Tx) loadStorage(w *where, byID map[int64]*Bundle) error {
 			groups[g.ID] = g
 			return err
 		})
-	if err != nil {
-		return err
-	}
-	err = of(`select d.id, d.node_id, d.name, d.type, d.model, d.serial, d.id_path, d.uuid, d.size, d.block_size, d.tags, d.firmware_version,
+	of(`select d.id, d.node_id, d.name, d.type, d.model, d.serial, d.id_path, d.uuid, d.size, d.block_size, d.tags, d.firmware_version,
 		d.numa_node, d.partition_table, d.group_id from nodes n join block_devices d on d.node_id = n.id`, ` order by d.id`, func(r *sql.Rows) error {
 		d := new(DiskBundle)
 		var tags string
@@ -118,15 +111,12 @@ func (tx *Tx) loadStorage(w *where, byID map[int64]*Bundle) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	type place struct {
 		disk *DiskBundle
 		at   int
 	}
 	places := map[int64]place{}
-	err = of(`select p.id, p.block_device_id, p.number, p.uuid, p.size, p.bootable, p.flag, p.tags
+	of(`select p.id, p.block_device_id, p.number, p.uuid, p.size, p.bootable, p.flag, p.tags
 		from nodes n join block_devices d on d.node_id = n.id join partitions p on p.block_device_id = d.id`, ` order by p.block_device_id, p.number`,
 		func(r *sql.Rows) error {
 			var (
@@ -146,13 +136,7 @@ func (tx *Tx) loadStorage(w *where, byID map[int64]*Bundle) error {
 			}
 			return nil
 		})
-	if err != nil {
-		return err
-	}
-	for id, at := range places {
-		parts[id] = &at.disk.Partitions[at.at]
-	}
-	return of(`select `+filesystemColumns+` from nodes n join filesystems f on f.node_id = n.id`, ` order by f.id`, func(r *sql.Rows) error {
+	of(`select `+filesystemColumns+` from nodes n join filesystems f on f.node_id = n.id`, ` order by f.id`, func(r *sql.Rows) error {
 		scanned, err := scanFilesystem(r)
 		f := &scanned
 		b := byID[f.NodeID]
@@ -162,10 +146,12 @@ func (tx *Tx) loadStorage(w *where, byID map[int64]*Bundle) error {
 		m := Member{Filesystem: f}
 		switch {
 		case f.PartitionID != nil:
-			if m.Partition = parts[*f.PartitionID]; m.Partition == nil {
+			at, ok := places[*f.PartitionID]
+			if !ok {
 				return nil
 			}
-			m.Partition.Filesystem, m.Disk = f, disks[m.Partition.BlockDeviceID]
+			m.Partition, m.Disk = &at.disk.Partitions[at.at], at.disk // all partitions are there by now
+			m.Partition.Filesystem = f
 		case f.BlockDeviceID != nil:
 			if m.Disk = disks[*f.BlockDeviceID]; m.Disk == nil {
 				return nil
@@ -184,10 +170,11 @@ func (tx *Tx) loadStorage(w *where, byID map[int64]*Bundle) error {
 		}
 		return nil
 	})
+	return queries
 }
 
 // LoadStorage returns a node with its storage and nothing else of the bundle.
 func (tx *Tx) LoadStorage(n Node) (*Bundle, error) {
 	b := &Bundle{Node: n}
-	return b, tx.loadStorage(tx.where().and("n.id = ?", n.ID), map[int64]*Bundle{n.ID: b})
+	return b, tx.all(tx.storageQueries(tx.where().and("n.id = ?", n.ID), map[int64]*Bundle{n.ID: b})...)
 }

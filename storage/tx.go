@@ -14,11 +14,10 @@ import (
 	"unicode/utf8"
 )
 
-// runner is what *sql.Tx and *sql.Conn have in common.
+// runner is a transaction of either engine.
 type runner interface {
 	ExecContext(ctx context.Context, q string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, q string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row
 }
 
 // Tx is one transaction. It belongs to the function it was given to, and to one goroutine.
@@ -88,17 +87,41 @@ func (tx *Tx) tidy() {
 	tx.rows = nil
 }
 
+// Row is the one row of a query, or why there is none.
+type Row struct {
+	rows *sql.Rows
+	err  error
+}
+
+// Scan takes the row; sql.ErrNoRows says that there is none.
+func (r *Row) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer func() { _ = r.rows.Close() }()
+	if !r.rows.Next() {
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return sql.ErrNoRows
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	return r.rows.Close() // where PostgreSQL says what went wrong after the first row
+}
+
 // QueryRow runs a statement that answers one row. Its Scan gives the driver's errors: wrap it as scanErr(row.Scan(…)), or use get.
-func (tx *Tx) QueryRow(q string, args ...any) *sql.Row {
-	ctx := tx.stmtCtx
+func (tx *Tx) QueryRow(q string, args ...any) *Row {
 	args, err := tx.before(args)
 	if err != nil {
-		// The only way to make a *sql.Row with an error: a context that is already over.
-		c, cancel := context.WithCancel(ctx)
-		cancel()
-		ctx = c
+		return &Row{err: err}
 	}
-	return tx.run.QueryRowContext(ctx, q, args...)
+	rows, err := tx.run.QueryContext(tx.stmtCtx, q, args...)
+	if err == nil {
+		tx.rows = append(tx.rows, rows)
+	}
+	return &Row{rows, err}
 }
 
 // get scans the one row of a query; none is ErrNotFound. dest holds pointers, or the scanners below.
@@ -162,14 +185,16 @@ func (tx *Tx) before(args []any) ([]any, error) {
 	}
 	out := bind(args)
 	for _, a := range out {
-		// PostgreSQL refuses such text, SQLite keeps it and cuts it short later: neither gets it.
-		if s, ok := a.(string); ok && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
+		if s, ok := a.(string); ok && !storable(s) {
 			tx.failed = ErrInvalid
 			return nil, ErrInvalid
 		}
 	}
 	return out, nil
 }
+
+// storable refuses what PostgreSQL refuses, and SQLite keeps and cuts short later: neither gets it.
+func storable(s string) bool { return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s) }
 
 // outcome is the error of the transaction when fn returned err.
 func (tx *Tx) outcome(err error) error {
@@ -414,7 +439,7 @@ func scanStrings(list *[]string) sql.Scanner {
 // scanErr turns the error of a Scan into this package's: no row is ErrNotFound, a taken unique value ErrConflict.
 func scanErr(err error) error { return translate(err) }
 
-// scanner is a *sql.Row or *sql.Rows.
+// scanner is a *Row or *sql.Rows.
 type scanner interface{ Scan(dest ...any) error }
 
 // collect scans all rows and closes them. It is made to be called on the results of Query: collect(tx.Query(…))(scan) is not Go, so

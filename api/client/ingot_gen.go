@@ -14,8 +14,81 @@ func (c *Client) IngotChangesRead(ctx context.Context, p api.IngotChangesReadPar
 	return call[api.IngotChanges](ctx, c, "ingot_changes.read", &p)
 }
 
+// IngotInstallTreeRead: Read a tree.
+func (c *Client) IngotInstallTreeRead(ctx context.Context, p api.IngotInstallTreeReadParams) (api.IngotInstallTree, error) {
+	return call[api.IngotInstallTree](ctx, c, "ingot_install_tree.read", &p)
+}
+
+// IngotInstallTreeUpdate: Change a tree.
+// Kernel and initrd are fetched again, whatever was changed; what was fetched before serves until then.
+func (c *Client) IngotInstallTreeUpdate(ctx context.Context, p api.IngotInstallTreeUpdateParams) (api.IngotInstallTree, error) {
+	return call[api.IngotInstallTree](ctx, c, "ingot_install_tree.update", &p)
+}
+
+// IngotInstallTreeDelete: Delete a tree.
+// Machines that are being installed from it go on if they have begun.
+func (c *Client) IngotInstallTreeDelete(ctx context.Context, p api.IngotInstallTreeDeleteParams) error {
+	return c.run(ctx, "ingot_install_tree.delete", &p)
+}
+
+// IngotInstallTreesList: List the trees.
+func (c *Client) IngotInstallTreesList(ctx context.Context, p api.IngotInstallTreesListParams) ([]api.IngotInstallTree, error) {
+	return call[[]api.IngotInstallTree](ctx, c, "ingot_install_trees.list", &p)
+}
+
+// IngotInstallTreesCreate: Add a tree.
+// The region fetches the installer's kernel and initrd, and holds them to the digests in the tree's .treeinfo; then machines can be deployed with the
+// series as with an image. The packages come from the tree at each installation.
+func (c *Client) IngotInstallTreesCreate(ctx context.Context, p api.IngotInstallTreesCreateParams) (api.IngotInstallTree, error) {
+	return call[api.IngotInstallTree](ctx, c, "ingot_install_trees.create", &p)
+}
+
+// IngotMachinePasswordTake: Take the password of a Windows machine.
+// The password of the built-in Administrator, made up at the deployment. It is told once, to the machine's owner and nobody else, when the machine is
+// Deployed; then the region forgets it.
+func (c *Client) IngotMachinePasswordTake(ctx context.Context, p api.IngotMachinePasswordTakeParams) (api.IngotMachinePassword, error) {
+	return call[api.IngotMachinePassword](ctx, c, "ingot_machine_password.take", &p)
+}
+
+// IngotMachinePreseedRead: Read what a machine would be given.
+// Renders one document for a machine as it is now, with the operators' template that counts for it, without changing anything. What is not known before
+// a deployment (automatic addresses, credentials) is left out or stands as REDACTED; credentials and license keys are shown to those alone
+// who may read the machine's credentials.
+func (c *Client) IngotMachinePreseedRead(ctx context.Context, p api.IngotMachinePreseedReadParams) (api.IngotPreseed, error) {
+	return call[api.IngotPreseed](ctx, c, "ingot_machine_preseed.read", &p)
+}
+
 // IngotMachineTimelineRead: Read the boots of a machine.
 // The newest boot first, each with its steps from DISCOVER to the last signal.
 func (c *Client) IngotMachineTimelineRead(ctx context.Context, p api.IngotMachineTimelineReadParams) ([]api.IngotBoot, error) {
 	return call[[]api.IngotBoot](ctx, c, "ingot_machine_timeline.read", &p)
+}
+
+// IngotPreseedTemplateRead: Read a template.
+func (c *Client) IngotPreseedTemplateRead(ctx context.Context, p api.IngotPreseedTemplateReadParams) (api.IngotPreseedTemplate, error) {
+	return call[api.IngotPreseedTemplate](ctx, c, "ingot_preseed_template.read", &p)
+}
+
+// IngotPreseedTemplateUpdate: Create or replace a template.
+// It is checked first, as by validate, and refused when it cannot work.
+func (c *Client) IngotPreseedTemplateUpdate(ctx context.Context, p api.IngotPreseedTemplateUpdateParams) (api.IngotPreseedTemplate, error) {
+	return call[api.IngotPreseedTemplate](ctx, c, "ingot_preseed_template.update", &p)
+}
+
+// IngotPreseedTemplateDelete: Delete a template.
+func (c *Client) IngotPreseedTemplateDelete(ctx context.Context, p api.IngotPreseedTemplateDeleteParams) error {
+	return c.run(ctx, "ingot_preseed_template.delete", &p)
+}
+
+// IngotPreseedTemplateValidate: Try a template.
+// Parses the text, renders it for a machine (a made-up one without system_id) and reads what comes out. Nothing is stored. What is wrong with the
+// template is no error of the call: it stands in the answer.
+func (c *Client) IngotPreseedTemplateValidate(ctx context.Context, p api.IngotPreseedTemplateValidateParams) (api.IngotPreseed, error) {
+	return call[api.IngotPreseed](ctx, c, "ingot_preseed_template.validate", &p)
+}
+
+// IngotPreseedTemplatesList: List the templates that override preseeds.
+// By name, without their texts.
+func (c *Client) IngotPreseedTemplatesList(ctx context.Context, p api.IngotPreseedTemplatesListParams) ([]api.IngotPreseedTemplate, error) {
+	return call[[]api.IngotPreseedTemplate](ctx, c, "ingot_preseed_templates.list", &p)
 }

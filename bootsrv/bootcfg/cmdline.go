@@ -44,6 +44,9 @@ func commandLine(m machine, r Request, img *api.BootImage) ([]param, error) {
 	if !hostnameRE.MatchString(m.hostname) || len(m.hostname) > 253 {
 		return nil, fmt.Errorf("host name %q is not allowed in a boot configuration", m.hostname)
 	}
+	if img.Environment == api.EnvironmentKickstart {
+		return kickstartLine(m, r, img)
+	}
 	if !preseedRE.MatchString(img.PreseedPath) {
 		return nil, fmt.Errorf("preseed path %q is not allowed in a boot configuration", img.PreseedPath)
 	}

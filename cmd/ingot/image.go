@@ -50,9 +50,12 @@ func imageImportCommand(g *globals) *cobra.Command {
 func imageBuildCommand(g *globals) *cobra.Command {
 	var cache, out string
 	c := &cobra.Command{
-		Use:   "build",
+		Use:   "build [debian]",
 		Short: "Build the ephemeral environments and a deployable root image from Debian packages (root, inside the repository)",
-		Args:  cobra.NoArgs,
+		Long: "Build makes, without any mirror of images, what a first machine needs: the ephemeral environments ingot/light and ingot/full, the agents, and " +
+			"custom/debian-12 to deploy. It takes the packages from where this system takes its own, and prints the folder for `ingot image import`.",
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"debian"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := image.Build(cmd.Context(), image.Options{CacheDir: cache, Install: os.Getuid() == 0, Log: g.stderr})
 			if err != nil {

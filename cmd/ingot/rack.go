@@ -189,6 +189,7 @@ func allCommand(g *globals) *cobra.Command {
 		},
 	}
 	sf.add(c)
+	sf.addMirrors(c)
 	lf.add(c, true)
 	rf.add(c)
 	return c
@@ -204,6 +205,7 @@ func runAll(ctx context.Context, sf storeFlags, lf listenFlags, rf rackFlags, lo
 	if err != nil {
 		return err
 	}
+	r.importImages = true
 	cfg, err := rf.config(sf.dir+"/rack", log)
 	if err != nil {
 		return err

@@ -30,13 +30,19 @@ import (
 
 // storeFlags say where an installation keeps its state.
 type storeFlags struct {
-	dir string
-	db  string
+	dir     string
+	db      string
+	mirrors []string
 }
 
 func (f *storeFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.dir, "dir", "/var/lib/ingot", "folder of the installation's state")
 	c.Flags().StringVar(&f.db, "db", os.Getenv("INGOT_DB"), "postgres://… for several regions; otherwise SQLite in the folder (also: INGOT_DB)")
+}
+
+// addMirrors adds the flag of a region that runs.
+func (f *storeFlags) addMirrors(c *cobra.Command) {
+	c.Flags().StringSliceVar(&f.mirrors, "image-mirror", nil, "folder below which boot sources may be (file://FOLDER/…), for places without a network; may be given several times")
 }
 
 func (f *storeFlags) dsn() (string, error) {
@@ -65,6 +71,11 @@ func openStore(ctx context.Context, f storeFlags, exclusive bool, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	for _, m := range f.mirrors {
+		if !filepath.IsAbs(m) {
+			return nil, usagef("--image-mirror %q: an absolute path", m)
+		}
+	}
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -85,7 +96,8 @@ func openStore(ctx context.Context, f storeFlags, exclusive bool, log *slog.Logg
 	if s.content, err = content.Open(filepath.Join(f.dir, "content")); err != nil {
 		return nil, err
 	}
-	s.rules = provisioner.New(provisioner.Config{DB: s.db, Log: log, Content: s.content, Power: drivers.All(), DataDir: f.dir})
+	s.rules = provisioner.New(provisioner.Config{DB: s.db, Log: log, Content: s.content, Power: drivers.All(), DataDir: f.dir,
+		Images: provisioner.ImageConfig{MirrorDirs: f.mirrors}})
 	return s, nil
 }
 
@@ -111,6 +123,8 @@ type region struct {
 	link    *rackapi.API
 	pki     *rackapi.PKI
 	apiKey  string
+	// importImages says that images are imported from their mirrors by themselves; a lab asks no mirror unless somebody does.
+	importImages bool
 
 	mu    sync.Mutex
 	ready func() error
@@ -163,6 +177,9 @@ func (r *region) workers() []component {
 		_, err := r.rules.SweepContent(ctx)
 		return err
 	}})
+	if r.importImages {
+		tasks = append(tasks, jobs.Task{Name: "import-images", Every: time.Minute, Run: r.rules.ImportWhenDue})
+	}
 	return []component{
 		background("lifecycle", r.rules.RunLifecycle),
 		background("jobs", (&jobs.Runner{DB: r.db, Queues: []string{"region"}, Worker: "region-" + rand.Text(), Handlers: r.rules.JobHandlers(), Parallel: 2,
@@ -221,6 +238,7 @@ func regionCommand(g *globals) *cobra.Command {
 		},
 	}
 	sf.add(c)
+	sf.addMirrors(c)
 	lf.add(c, true)
 	return c
 }
@@ -235,6 +253,7 @@ func runRegion(ctx context.Context, sf storeFlags, lf listenFlags, log *slog.Log
 	if err != nil {
 		return err
 	}
+	r.importImages = true
 	hello, err := systemHello()
 	if err != nil {
 		return err

@@ -1,332 +1,380 @@
-// Command bench measures what users of an installation feel, on the real binary with SQLite: how fast it starts, what it needs
-// idle, how long a list of 10,000 machines takes, and how many allocations per second 16 clients get. It prints one line a figure.
-// It writes the 10,000 machines into the database itself, before the server starts: they are not what is measured.
+// Command bench measures what users of an installation feel, on the real binary with SQLite and, where TEST_POSTGRES names a server, with
+// PostgreSQL: how fast it starts, what it needs idle, and at 10,000 machines the lists, the filters, tag definitions and allocations, each
+// beside its bar. Its one judgement is PASS or MISS; run it on a machine that does nothing else before you believe a MISS.
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
+	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"github.com/ingot-metal/ingot/api"
-	"github.com/ingot-metal/ingot/api/client"
-	"github.com/ingot-metal/ingot/storage"
 )
 
+type bench struct {
+	table
+	bin                   string
+	machines, allocations int
+	clients, runs         int
+	settle                time.Duration
+}
+
 func main() {
-	bin := flag.String("bin", "bin/ingot", "the program")
-	machines := flag.Int("machines", 10000, "machines in the database")
-	clients := flag.Int("clients", 16, "clients that allocate at once")
-	allocations := flag.Int("allocations", 3000, "how many allocations to time")
-	settle := flag.Duration("settle", 5*time.Second, "how long the server idles before its memory is read")
+	var b bench
+	flag.StringVar(&b.bin, "bin", "bin/ingot", "the program")
+	flag.IntVar(&b.machines, "machines", 10000, "machines in the database")
+	flag.IntVar(&b.clients, "clients", 16, "clients that allocate at once")
+	flag.IntVar(&b.allocations, "allocations", 2000, "how many allocations to time for each set of constraints")
+	flag.IntVar(&b.runs, "runs", 7, "how often lists are read")
+	flag.DurationVar(&b.settle, "settle", 5*time.Second, "how long the server idles before its memory is read")
+	engine := flag.String("engine", "", "sqlite or postgres; default: both, as far as TEST_POSTGRES is set")
+	strict := flag.Bool("strict", false, "end with status 1 when a bar is missed")
 	flag.Parse()
-	if err := bench(context.Background(), *bin, *machines, *clients, *allocations, *settle); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+	ctx, base := context.Background(), os.Getenv("TEST_POSTGRES")
+	run := func(name, base string) {
+		if *engine != "" && *engine != name {
+			return
+		}
+		b.engine = name
+		if err := b.measure(ctx, base); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", name, err)
+			os.Exit(1)
+		}
+	}
+	run("sqlite", "")
+	if base != "" {
+		run("postgres", base)
+	} else if *engine != "sqlite" {
+		fmt.Println("TEST_POSTGRES is not set: PostgreSQL was not measured (scripts/postgres-test.sh COMMAND sets it)")
+	}
+	for _, name := range b.missed {
+		fmt.Println("missed:", name)
+	}
+	if *strict && len(b.missed) > 0 {
 		os.Exit(1)
 	}
 }
 
-func figure(name, format string, args ...any) {
-	fmt.Printf("%-44s %s\n", name, fmt.Sprintf(format, args...))
-}
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func bench(ctx context.Context, bin string, machines, clients, allocations int, settle time.Duration) error {
-	if allocations > machines {
-		return fmt.Errorf("%d allocations of %d machines", allocations, machines)
+func (b *bench) measure(ctx context.Context, base string) error {
+	if 2*b.allocations > b.machines {
+		return fmt.Errorf("%d allocations of %d machines", 2*b.allocations, b.machines)
 	}
-	empty, err := os.MkdirTemp("", "ingot-bench-")
+	dir, err := os.MkdirTemp("", "ingot-bench-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(empty)
-	s, first, err := startServer(ctx, bin, empty)
-	if err != nil {
+	defer os.RemoveAll(dir)
+	db, dsn := "", "sqlite:"+filepath.Join(dir, "ingot.db")
+	if base != "" {
+		var drop func() error
+		if db, drop, err = schema(ctx, base); err != nil {
+			return err
+		}
+		dsn = db
+		defer func() {
+			if err := drop(); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+			}
+		}()
+	}
+	b.load()
+	if err := b.empty(ctx, dir, db); err != nil {
 		return err
 	}
-	figure("start on an empty folder", "%.0f ms", ms(first))
-	time.Sleep(settle)
-	rss, err := s.rss()
-	if err != nil {
-		return err
-	}
-	figure("resident memory, idle all-in-one", "%.1f MB", float64(rss)/1e6)
-	if err := s.stop(); err != nil {
-		return err
-	}
-	s, again, err := startServer(ctx, bin, empty)
-	if err != nil {
-		return err
-	}
-	figure("start on an existing folder", "%.0f ms", ms(again))
-	if err := s.stop(); err != nil {
-		return err
-	}
-
 	begin := time.Now()
-	if err := fill(ctx, empty, machines); err != nil {
+	firsts := []int{b.machines / 5, b.machines / 2}
+	if err := fill(ctx, dsn, b.machines, firsts); err != nil {
 		return fmt.Errorf("fill: %w", err)
 	}
-	figure(fmt.Sprintf("(writing %d machines took", machines), "%.1f s)", time.Since(begin).Seconds())
-	if s, first, err = startServer(ctx, bin, empty); err != nil {
+	if base != "" {
+		if err := settled(ctx, base); err != nil {
+			return err
+		}
+	}
+	b.figure(fmt.Sprintf("(writing %d machines took", b.machines), "%.0f s)", time.Since(begin).Seconds())
+	s, took, err := startServer(ctx, b.bin, dir, db)
+	if err != nil {
 		return err
 	}
 	defer s.stop()
-	figure(fmt.Sprintf("start with %d machines", machines), "%.0f ms", ms(first))
-	if err := s.rawList(ctx, machines); err != nil {
-		return fmt.Errorf("list: %w", err)
+	b.bar(took < time.Second, "1 s", fmt.Sprintf("start with %d machines", b.machines), "%.0f ms", ms(took))
+	for _, step := range []struct {
+		name string
+		run  func(ctx context.Context, s *running) error
+	}{
+		{"list", func(ctx context.Context, s *running) error { return b.lists(ctx, s, firsts) }},
+		{"one machine", b.one},
+		{"filters", b.filters},
+		{"tag definition", b.definition},
+		{"allocate", b.allocates},
+	} {
+		if err := step.run(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
 	}
-	if err := s.list(ctx, machines); err != nil {
-		return fmt.Errorf("list: %w", err)
-	}
-	if err := s.allocate(ctx, clients, allocations); err != nil {
-		return fmt.Errorf("allocate: %w", err)
-	}
-	if rss, err = s.rss(); err != nil {
-		return err
-	}
-	figure(fmt.Sprintf("resident memory after that, %d machines", machines), "%.1f MB", float64(rss)/1e6)
-	return nil
+	b.load()
+	return s.stop()
 }
 
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// fill writes Ready machines with an interface and a disk each.
-func fill(ctx context.Context, dir string, n int) error {
-	db, err := storage.Open(ctx, "sqlite:"+filepath.Join(dir, "ingot.db"), storage.Options{})
+// empty measures a server without machines.
+func (b *bench) empty(ctx context.Context, dir, db string) error {
+	s, first, err := startServer(ctx, b.bin, dir, db)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	const batch = 1000
-	for from := 0; from < n; from += batch {
-		err := db.Write(ctx, func(tx *storage.Tx) error {
-			for i := from; i < min(n, from+batch); i++ {
-				if err := fillOne(tx, i); err != nil {
-					return err
+	defer s.stop()
+	if db == "" {
+		b.bar(first < time.Second, "1 s", "start on an empty folder", "%.0f ms", ms(first))
+	} else {
+		b.figure("start on an empty database", "%.0f ms", ms(first))
+	}
+	time.Sleep(b.settle)
+	rss, err := s.memory("VmRSS")
+	if err != nil {
+		return err
+	}
+	b.bar(rss < 100e6, "100 MB", "resident memory, idle all-in-one", "%.1f MB", float64(rss)/1e6)
+	return s.stop()
+}
+
+// lists reads the whole list, and parts of it, and holds the memory that it took against its length.
+func (b *bench) lists(ctx context.Context, s *running, firsts []int) error {
+	var peaks []float64
+	var full times
+	var bytes int64
+	if _, _, err := s.fetch(ctx, "GET", "machines/", nil, nil); err != nil { // fills the caches of the database, which have their bounds
+		return err
+	}
+	for _, n := range append(slices.Clone(firsts), b.machines) {
+		path := "machines/"
+		if n < b.machines {
+			path += fmt.Sprintf("?tags=first-%d", n)
+		}
+		if err := s.forget(); err != nil {
+			return err
+		}
+		used, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		var all times
+		for range b.runs {
+			took, size, err := s.fetch(ctx, "GET", path, nil, nil)
+			if err != nil {
+				return err
+			}
+			all, bytes = append(all, took), size
+		}
+		peak, err := s.memory("VmHWM")
+		if err != nil {
+			return err
+		}
+		now, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		b.figure(fmt.Sprintf("list of %d machines", n), "%s, %.1f MB, server's processor %s each, its memory at most %.0f MB", all, float64(bytes)/1e6,
+			short((now-used)/time.Duration(b.runs)), float64(peak)/1e6)
+		peaks, full = append(peaks, float64(peak)), all
+	}
+	var count []struct {
+		SystemID string `json:"system_id"`
+	}
+	if _, _, err := s.fetch(ctx, "GET", "machines/", nil, &count); err != nil {
+		return err
+	}
+	if len(count) != b.machines {
+		return fmt.Errorf("%d machines in the list instead of %d", len(count), b.machines)
+	}
+	b.bar(full.at(50) < 3*time.Second, "3 s", fmt.Sprintf("full list, %d machines", b.machines), "median %s", short(full.at(50)))
+	grown := peaks[len(peaks)-1]/peaks[0] - 1
+	b.bar(grown < 0.25, "constant: at most 25% more for five times as many", "memory of the server against the list's length", "%+.0f%% from %d to %d machines", 100*grown, firsts[0], b.machines)
+	return nil
+}
+
+// one reads one machine after another.
+func (b *bench) one(ctx context.Context, s *running) error {
+	var all times
+	for i := range 300 {
+		took, _, err := s.fetch(ctx, "GET", "machines/"+machineID(i*31%b.machines)+"/", nil, nil)
+		if err != nil {
+			return err
+		}
+		all = append(all, took)
+	}
+	b.bar(all.at(50) < 5*time.Millisecond, "5 ms", "one machine", "%s, 99%% %s", all, short(all.at(99)))
+	return nil
+}
+
+// filters reads short lists out of the long one.
+func (b *bench) filters(ctx context.Context, s *running) error {
+	rare := (b.machines-7-1)/rareEvery + 1
+	last := b.machines - 1
+	mac := fmt.Sprintf("02:00:00:%02x:%02x:%02x", last>>16&0xff, last>>8&0xff, last&0xff)
+	for _, f := range []struct {
+		filter url.Values
+		want   int // -1: any number
+	}{
+		{url.Values{"hostname": {fmt.Sprintf("machine-%d", last)}}, 1},
+		{url.Values{"mac_address": {mac}}, 1},
+		{url.Values{"id": {machineID(1), machineID(77), machineID(last)}}, 3},
+		{url.Values{"tags": {"rare"}}, rare},
+		{url.Values{"tags": {"rare,virtual"}}, rare},
+		{url.Values{"zone": {"east"}}, rare},
+		{url.Values{"pool": {"lab"}}, rare},
+		{url.Values{"agent_name": {"bench"}}, rare},
+		{url.Values{"status": {"deployed"}}, 0},
+		{url.Values{"not_status": {"ready"}}, 0},
+		{url.Values{"zone": {"east"}, "mem": {"65536"}, "cpu_count": {"16"}}, -1},
+		{url.Values{"pool": {"lab"}, "subnets": {"fleet"}, "power_state": {"off"}}, rare},
+		{url.Values{"zone": {"east"}, "storage": {"root:100(ssd),data:300(ssd)"}}, -1},
+		{url.Values{"zone": {"east"}, "interfaces": {"net:subnet=fleet,tag=uplink"}}, rare},
+	} {
+		var all times
+		for range 2*b.runs + 1 {
+			var list []struct {
+				SystemID string `json:"system_id"`
+			}
+			took, _, err := s.fetch(ctx, "GET", "machines/?"+f.filter.Encode(), nil, &list)
+			if err != nil {
+				return err
+			}
+			if f.want >= 0 && len(list) != f.want {
+				return fmt.Errorf("%s gives %d machines instead of %d", f.filter.Encode(), len(list), f.want)
+			}
+			all = append(all, took)
+		}
+		name, _ := url.QueryUnescape(f.filter.Encode())
+		b.bar(all.at(50) < 100*time.Millisecond, "100 ms", "list by "+name, "%s", all)
+	}
+	return nil
+}
+
+// definition makes tags with a definition and waits until the last machine that it holds for has the tag.
+func (b *bench) definition(ctx context.Context, s *running) error {
+	used, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	var all times
+	last := (b.machines - 1) / 4 * 4
+	for i := range 3 {
+		name := fmt.Sprintf("gpu-%d", i)
+		begin := time.Now()
+		if _, _, err := s.fetch(ctx, "POST", "tags/", url.Values{"name": {name}, "definition": {`//node[@id="display"]/vendor[contains(., "NVIDIA")]`}}, nil); err != nil {
+			return err
+		}
+		for done := false; !done; {
+			var m struct {
+				Tags []string `json:"tag_names"`
+			}
+			if _, _, err := s.fetch(ctx, "GET", "machines/"+machineID(last)+"/", nil, &m); err != nil {
+				return err
+			}
+			if done = slices.Contains(m.Tags, name); !done {
+				if time.Since(begin) > time.Minute {
+					return errors.New("the tag is not there after a minute")
 				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func fillOne(tx *storage.Tx, i int) error {
-	pool, vlan := storage.DefaultPoolID, storage.DefaultVLANID
-	node := storage.Node{SystemID: "b" + fmt.Sprintf("%05s", strconv.FormatInt(int64(i), 36)), Hostname: fmt.Sprintf("bench-%05d", i),
-		DomainID: storage.DefaultDomainID, ZoneID: storage.DefaultZoneID, PoolID: &pool, Status: storage.StatusReady, Architecture: "amd64/generic",
-		CPUCount: int64(2 + i%63), Memory: int64(2048 * (1 + i%64)), PowerType: "manual", PowerState: "off", Netboot: true}
-	if err := tx.InsertNode(&node); err != nil {
-		return err
-	}
-	mac := fmt.Sprintf("52:54:01:%02x:%02x:%02x", i>>16, i>>8&0xff, i&0xff)
-	nic := storage.Interface{NodeID: node.ID, Name: "eth0", Type: "physical", MACAddress: mac, VLANID: &vlan, Enabled: true, LinkConnected: true}
-	if err := tx.InsertInterface(&nic); err != nil {
-		return err
-	}
-	model, serial := "bench", fmt.Sprintf("bench-%d", i)
-	disk := storage.BlockDevice{NodeID: node.ID, Name: "sda", Type: "physical", Serial: &serial, Model: &model, Size: 1 << 40, BlockSize: 512}
-	return tx.InsertBlockDevice(&disk)
-}
-
-type running struct {
-	cmd    *exec.Cmd
-	client *client.Client
-	url    string
-	key    string
-	out    *bytes.Buffer
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// startServer starts `ingot dev` without machines and returns how long it took until /healthz answered 200.
-func startServer(ctx context.Context, bin, dir string) (*running, time.Duration, error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, 0, err
-	}
-	if _, err := netip.ParseAddrPort(addr); err != nil {
-		return nil, 0, err
-	}
-	s := &running{cmd: exec.CommandContext(ctx, bin, "dev", "--dir", dir, "--http", addr, "--machines", "0", "--log-level", "error"), out: &bytes.Buffer{}}
-	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	begin := time.Now()
-	if err := s.cmd.Start(); err != nil {
-		return nil, 0, err
-	}
-	for {
-		res, err := http.Get("http://" + addr + "/healthz")
-		if err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				break
+				time.Sleep(20 * time.Millisecond)
 			}
 		}
-		if time.Since(begin) > time.Minute {
-			s.stop()
-			return nil, 0, fmt.Errorf("not ready within a minute:\n%s", s.out)
+		all = append(all, time.Since(begin))
+		var tagged []struct {
+			SystemID string `json:"system_id"`
 		}
-		time.Sleep(2 * time.Millisecond)
+		if _, _, err := s.fetch(ctx, "GET", "tags/"+name+"/?op=machines", nil, &tagged); err != nil {
+			return err
+		}
+		if len(tagged) != (b.machines+3)/4 {
+			return fmt.Errorf("%d machines have the tag instead of %d", len(tagged), (b.machines+3)/4)
+		}
 	}
-	took := time.Since(begin)
-	key, err := os.ReadFile(filepath.Join(dir, "admin.apikey"))
+	now, err := s.cpu()
 	if err != nil {
-		return nil, 0, err
-	}
-	s.url, s.key = "http://"+addr, strings.TrimSpace(string(key))
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 64
-	s.client, err = client.New(client.Config{URL: s.url, APIKey: s.key, HTTP: &http.Client{Transport: transport}})
-	return s, took, err
-}
-
-func (s *running) stop() error {
-	if s.cmd.ProcessState != nil {
-		return nil
-	}
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	if err := s.cmd.Wait(); err != nil {
-		return fmt.Errorf("%w\n%s", err, s.out)
-	}
+	b.bar(all.at(50) < 5*time.Second, "5 s", fmt.Sprintf("tag definition over %d lshw documents of %d KB", b.machines, len(lshw(0))/1000), "%s, server's processor %s each",
+		all, short((now-used)/time.Duration(len(all))))
 	return nil
 }
 
-// rss is the resident memory of the server.
-func (s *running) rss() (int64, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		if rest, ok := strings.CutPrefix(sc.Text(), "VmRSS:"); ok {
-			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return kb * 1024, err
-		}
-	}
-	return 0, errors.Join(errors.New("no VmRSS"), sc.Err())
-}
-
-// rawList reads the list without looking at it: what the server takes, and the wire.
-func (s *running) rawList(ctx context.Context, machines int) error {
-	k := strings.Split(s.key, ":")
-	var times []time.Duration
-	size := int64(0)
-	for range 7 {
-		begin := time.Now()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/MAAS/api/2.0/machines/", nil)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Authorization", fmt.Sprintf(`OAuth oauth_version="1.0", oauth_signature_method="PLAINTEXT", oauth_consumer_key="%s", oauth_token="%s", oauth_signature="%%26%s", oauth_nonce="%d", oauth_timestamp="%d"`,
-			k[0], k[1], k[2], begin.UnixNano(), begin.Unix()))
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		size, err = io.Copy(io.Discard, res.Body)
-		res.Body.Close()
-		if err != nil {
-			return err
-		}
-		if res.StatusCode != http.StatusOK {
-			return errors.New(res.Status)
-		}
-		times = append(times, time.Since(begin))
-	}
-	slices.Sort(times)
-	figure(fmt.Sprintf("list %d machines", machines), "median %.0f ms, best %.0f ms, %.1f MB", ms(times[len(times)/2]), ms(times[0]), float64(size)/1e6)
-	return nil
-}
-
-func (s *running) list(ctx context.Context, want int) error {
-	var times []time.Duration
-	for range 7 {
-		begin := time.Now()
-		l, err := s.client.MachinesList(ctx, api.MachinesListParams{})
-		if err != nil {
-			return err
-		}
-		times = append(times, time.Since(begin))
-		if len(l) != want {
-			return fmt.Errorf("%d machines instead of %d", len(l), want)
-		}
-	}
-	slices.Sort(times)
-	figure(fmt.Sprintf("list %d machines, with the SDK's decoding", want), "median %.0f ms, best %.0f ms", ms(times[len(times)/2]), ms(times[0]))
-	return nil
-}
-
-// allocate has clients allocate at once until so many machines are handed out, and checks that none was handed out twice.
-func (s *running) allocate(ctx context.Context, clients, n int) error {
-	var mu sync.Mutex
+// allocates has clients allocate at once, with few constraints and with five, and checks that no machine was handed out twice.
+func (b *bench) allocates(ctx context.Context, s *running) error {
 	seen := map[string]bool{}
-	var firstErr error
+	for _, c := range []struct {
+		name string
+		form url.Values
+	}{
+		{"five constraints", url.Values{"mem": {"16384"}, "cpu_count": {"8"}, "tags": {"virtual"}, "zone": {"default"}, "pool": {"default"}}},
+		{"five with storage and interfaces", url.Values{"mem": {"16384"}, "tags": {"virtual"}, "zone": {"default"},
+			"storage": {"root:100(ssd),data:300(ssd),log:10(hdd)"}, "interfaces": {"net:subnet=fleet,tag=uplink;other:vid=0,name=eth4"}}},
+	} {
+		if err := b.allocate(ctx, s, c.name, c.form, seen); err != nil {
+			return err
+		}
+	}
+	var mine []struct {
+		SystemID string `json:"system_id"`
+	}
+	if _, _, err := s.fetch(ctx, "GET", "machines/?op=list_allocated", nil, &mine); err != nil {
+		return err
+	}
+	for _, m := range mine {
+		if !seen[m.SystemID] {
+			return fmt.Errorf("%s is allocated and nobody got it", m.SystemID)
+		}
+	}
+	b.bar(len(mine) == len(seen), "none twice", "machines handed out, and allocated in the end", "%d, %d", len(seen), len(mine))
+	return nil
+}
+
+func (b *bench) allocate(ctx context.Context, s *running, name string, form url.Values, seen map[string]bool) error {
+	var mu sync.Mutex // guards seen, all and failed
 	var wg sync.WaitGroup
+	var all times
+	var failed error
+	used, err := s.cpu()
+	if err != nil {
+		return err
+	}
 	begin := time.Now()
-	var latencies []time.Duration
-	for c := range clients {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for i := c; i < n; i += clients {
-				at := time.Now()
-				m, err := s.client.MachinesAllocate(ctx, api.MachinesAllocateParams{Mem: []string{"2048"}, CPUCount: []string{"2"}})
-				took := time.Since(at)
-				mu.Lock()
-				switch {
-				case err != nil:
-					firstErr = errors.Join(firstErr, err)
-				case seen[m.SystemID]:
-					firstErr = errors.Join(firstErr, fmt.Errorf("%s was handed out twice", m.SystemID))
-				default:
-					seen[m.SystemID] = true
-					latencies = append(latencies, took)
+	for c := range b.clients {
+		wg.Go(func() {
+			for i := c; i < b.allocations; i += b.clients {
+				var m struct {
+					SystemID string `json:"system_id"`
 				}
-				stop := firstErr != nil
+				took, _, err := s.fetch(ctx, "POST", "machines/?op=allocate", form, &m)
+				mu.Lock()
+				if err == nil && seen[m.SystemID] {
+					err = fmt.Errorf("%s was handed out twice", m.SystemID)
+				}
+				seen[m.SystemID] = true
+				all, failed = append(all, took), errors.Join(failed, err)
+				stop := failed != nil
 				mu.Unlock()
 				if stop {
 					return
 				}
 			}
-		}()
+		})
 	}
 	wg.Wait()
-	if firstErr != nil {
-		return firstErr
+	if failed != nil {
+		return failed
 	}
-	took := time.Since(begin)
-	slices.Sort(latencies)
-	figure(fmt.Sprintf("allocate, %d clients", clients), "%.0f per second, median %.1f ms, 99%% %.1f ms, none twice", float64(n)/took.Seconds(), ms(latencies[len(latencies)/2]), ms(latencies[len(latencies)*99/100]))
+	rate := float64(b.allocations) / time.Since(begin).Seconds()
+	now, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	b.bar(rate >= 300, "300 a second", fmt.Sprintf("allocate, %d clients, %s", b.clients, name), "%.0f a second, median %s, 99%% %s, server's processor %s each, none twice", rate, short(all.at(50)), short(all.at(99)), short((now-used)/time.Duration(b.allocations)))
 	return nil
 }

@@ -43,8 +43,10 @@ type Config struct {
 	Name     string // default: from the MAC
 	Firmware Firmware
 	MAC      string // default 52:54:00:77:00:NN
-	MemoryMB int    // default 1024
-	CPUs     int    // default 1
+	// NICs is how many network cards there are on the bridge; default 1. The machine boots from the first. See NICMAC.
+	NICs     int
+	MemoryMB int // default 1024
+	CPUs     int // default 1
 	// Disks are sizes in bytes; default one of 8 GiB. Serials are NAME-disk-1…
 	Disks    []int64
 	DiskType string // virtio (default), sata, nvme, scsi
@@ -70,6 +72,7 @@ type Machine struct {
 	console *Console
 
 	mu     sync.Mutex
+	pulled map[int]bool
 	cmd    *exec.Cmd
 	exited chan struct{}
 	closed bool
@@ -123,8 +126,10 @@ func (n *Net) Machine(c Config) (*Machine, error) {
 			return nil, err
 		}
 	}
-	if err := n.addTap(m.tap); err != nil {
-		return nil, err
+	for i := range max(c.NICs, 1) {
+		if err := n.addTap(m.tapOf(i)); err != nil {
+			return nil, err
+		}
 	}
 	if c.BMC.IsValid() {
 		if err := n.AddAddr(c.BMC); err != nil {
@@ -169,6 +174,21 @@ func (m *Machine) DiskPath(i int) string {
 // DiskSerial is what the machine reads as disk i's serial number.
 func (m *Machine) DiskSerial(i int) string { return fmt.Sprintf("%s-disk-%d", m.Name, i+1) }
 
+// NICMAC is the address of network card i.
+func (m *Machine) NICMAC(i int) string {
+	if i == 0 {
+		return m.MAC
+	}
+	return fmt.Sprintf("%s:%02x:%s", m.MAC[:11], i, m.MAC[15:])
+}
+
+func (m *Machine) tapOf(i int) string {
+	if i == 0 {
+		return m.tap
+	}
+	return fmt.Sprintf("%s-%d", m.tap, i)
+}
+
 // Console is the machine's serial console since it was made.
 func (m *Machine) Console() *Console { return m.console }
 
@@ -206,6 +226,10 @@ func (m *Machine) args(bootDisk bool) []string {
 		nic += ",romfile="
 	}
 	a = append(a, "-device", nic)
+	for i := 1; i < m.NICs; i++ {
+		a = append(a, "-netdev", fmt.Sprintf("tap,id=n%d,ifname=%s,script=no,downscript=no", i, m.tapOf(i)),
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=n%d,id=nic%d,mac=%s,romfile=", i, i, m.NICMAC(i)))
+	}
 	if m.DiskType == "sata" && machine == "pc" {
 		a = append(a, "-device", "ahci,id=ahci0")
 	}
@@ -213,6 +237,9 @@ func (m *Machine) args(bootDisk bool) []string {
 		a = append(a, "-device", "virtio-scsi-pci,id=scsi0")
 	}
 	for i := range m.Disks {
+		if m.pulled[i] {
+			continue
+		}
 		d := fmt.Sprintf("d%d", i)
 		a = append(a, "-drive", "file="+m.DiskPath(i)+",if=none,id="+d+",format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap")
 		rest := ",drive=" + d + ",serial=" + m.DiskSerial(i) + ",bootindex=" + strconv.Itoa(diskIndex+i)
@@ -247,6 +274,19 @@ func (m *Machine) args(bootDisk bool) []string {
 	}
 	return append(a, m.Extra...)
 }
+
+// PullDisk takes disk i out of the machine, which is off.
+func (m *Machine) PullDisk(i int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pulled == nil {
+		m.pulled = map[int]bool{}
+	}
+	m.pulled[i] = true
+}
+
+// PowerOnFromDisk starts the machine from its first disk, whatever the network would say.
+func (m *Machine) PowerOnFromDisk() error { return m.powerOn(true) }
 
 // PowerOn starts the machine; one that runs already keeps running.
 func (m *Machine) PowerOn() error { return m.powerOn(false) }
@@ -393,7 +433,9 @@ func (m *Machine) close() {
 	if m.bmc != nil {
 		m.bmc.close()
 	}
-	_ = ip("link", "del", m.tap)
+	for i := range max(m.NICs, 1) {
+		_ = ip("link", "del", m.tapOf(i))
+	}
 }
 
 // Console reads a serial console from its log.

@@ -64,6 +64,7 @@ type site struct {
 
 	mu        sync.Mutex
 	task      api.Task
+	queue     []api.Task // what follows when task says "next"
 	enlisted  map[string]string
 	signals   []map[string]string
 	inventory []byte
@@ -71,7 +72,8 @@ type site struct {
 	failed    []string // events that say FAIL
 	netboot   bool
 	power     map[string]string
-	full      bool // boot the full environment
+	full      bool                                              // boot the full environment
+	more      func(w http.ResponseWriter, r *http.Request) bool // answers before the rest
 	userData  int
 }
 
@@ -136,6 +138,9 @@ func (s *site) path(resource string) string {
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.more != nil && s.more(w, r) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := r.URL.Path
@@ -149,11 +154,11 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			preseed = "/MAAS/metadata/latest/enlist-preseed/?op=get_enlist_preseed"
 		}
 		if s.full {
-			fmt.Fprintf(w, "#!ipxe\nkernel %s%s initrd=i nomodeset ro root=squash:%s%s ip=::::abc123:BOOTIF ip6=off overlayroot=tmpfs overlayroot_cfgdisk=disabled cc:{'datasource_list': ['MAAS']}end_cc cloud-config-url=%s%s apparmor=0 console=ttyS0 mitigations=off cryptomgr.notests BOOTIF=01-${net0/mac:hexhyp}\ninitrd --name i %s%s\nboot\n",
+			fmt.Fprintf(w, "#!ipxe\nkernel %s%s initrd=i nomodeset ro root=squash:%s%s ip=::::abc123:BOOTIF ip6=off overlayroot=tmpfs overlayroot_cfgdisk=disabled cc:{'datasource_list': ['MAAS']}end_cc cloud-config-url=%s%s apparmor=0 console=ttyS0 no_timer_check mitigations=off cryptomgr.notests BOOTIF=01-${net0/mac:hexhyp}\ninitrd --name i %s%s\nboot\n",
 				s.base, s.path("ingot/full boot-kernel"), s.base, s.path("ingot/full squashfs"), s.base, preseed, s.base, s.path("ingot/full boot-initrd"))
 			return
 		}
-		fmt.Fprintf(w, "#!ipxe\nkernel %s%s initrd=i nomodeset ro cc:{'datasource_list': ['MAAS']}end_cc cloud-config-url=%s%s console=ttyS0 mitigations=off cryptomgr.notests quiet BOOTIF=01-${net0/mac:hexhyp}\ninitrd --name i %s%s\nboot\n",
+		fmt.Fprintf(w, "#!ipxe\nkernel %s%s initrd=i nomodeset ro cc:{'datasource_list': ['MAAS']}end_cc cloud-config-url=%s%s console=ttyS0 no_timer_check mitigations=off cryptomgr.notests quiet BOOTIF=01-${net0/mac:hexhyp}\ninitrd --name i %s%s\nboot\n",
 			s.base, s.path("ingot/light boot-kernel"), s.base, preseed, s.base, s.path("ingot/light boot-initrd"))
 	case strings.HasPrefix(p, "/images/"):
 		s.mu.Unlock()
@@ -184,6 +189,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(401)
 	case p == "/MAAS/metadata/latest/ingot-task":
 		_ = json.NewEncoder(w).Encode(s.task)
+		if s.task.Then == "next" && len(s.queue) > 0 {
+			s.task, s.queue = s.queue[0], s.queue[1:]
+		}
 	case strings.HasPrefix(p, "/MAAS/metadata/status/"):
 		b, _ := io.ReadAll(r.Body)
 		s.events = append(s.events, string(b))
@@ -220,6 +228,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "deployed-node")
 	case strings.HasSuffix(p, "/meta-data/public-keys"):
 		_, _ = io.WriteString(w, s.pubkey)
+	case strings.HasSuffix(p, "/maas-scripts"): // nothing but the inventory is wanted
+		w.WriteHeader(http.StatusNoContent)
 	case strings.HasSuffix(p, "/user-data"):
 		s.userData++
 		if s.full {
@@ -344,22 +354,27 @@ func life(t *testing.T, fw qemu.Firmware) {
 
 	img := s.images["custom/debian-12 root-tgz"]
 	root, esp := "11111111-2222-4333-8444-555555555555", "ABCD-1234"
-	parts := []api.PartitionPlan{
-		{Number: 1, Size: 512 << 20, Flag: "boot", UUID: "aaaaaaaa-0000-4000-8000-000000000001", FSType: "vfat", FSUUID: esp, Label: "efi", MountPoint: "/boot/efi"},
-		{Number: 2, Size: 8<<30 - 512<<20 - 2<<20, UUID: "aaaaaaaa-0000-4000-8000-000000000002", FSType: "ext4", FSUUID: root, Label: "root", MountPoint: "/", Options: "errors=remount-ro"}}
-	if fw == qemu.BIOS {
-		parts[0] = api.PartitionPlan{Number: 1, Size: 1 << 20, Flag: "bios_grub", UUID: "aaaaaaaa-0000-4000-8000-000000000001"}
-	}
 	disk := api.DiskID{Name: "vda", Serial: m.DiskSerial(0), Size: 8 << 30}
+	items := []api.StorageItem{{ID: "vda", Type: api.StorageDisk, Disk: &disk, PTable: "gpt", Boot: true},
+		{ID: "vda-part1", Type: api.StoragePartition, Device: "vda", Number: 1, Offset: 4 << 20, Size: 512 << 20, Flag: "boot", UUID: "aaaaaaaa-0000-4000-8000-000000000001"},
+		{ID: "vda-part2", Type: api.StoragePartition, Device: "vda", Number: 2, Size: 7 << 30, UUID: "aaaaaaaa-0000-4000-8000-000000000002"},
+		{ID: "vda-part2_format", Type: api.StorageFormat, Volume: "vda-part2", FSType: "ext4", UUID: root, Label: "root"},
+		{ID: "vda-part2_mount", Type: api.StorageMount, Device: "vda-part2_format", Path: "/", Options: "errors=remount-ro"}}
+	if fw == qemu.BIOS {
+		items[1].Flag, items[1].Size = "bios_grub", 1<<20
+	} else {
+		items = append(items, api.StorageItem{ID: "vda-part1_format", Type: api.StorageFormat, Volume: "vda-part1", FSType: "vfat", UUID: esp, Label: "efi"},
+			api.StorageItem{ID: "vda-part1_mount", Type: api.StorageMount, Device: "vda-part1_format", Path: "/boot/efi"})
+	}
 	seed := fmt.Sprintf("datasource:\n  MAAS: {metadata_url: \"%s/MAAS/metadata/\", consumer_key: ck, token_key: tk, token_secret: ts}\n", s.base)
 	ip := addrOf(mustMAC(m.MAC)).String()
 	s.boot(m, api.Task{Step: api.TaskInstall, SystemID: "abc123", Then: "poweroff", Install: &api.InstallPlan{
-		Firmware: firmware, Disks: []api.DiskPlan{{Disk: disk, Boot: true, Partitions: parts}}, Hostname: "deployed-node",
+		Firmware: firmware, Storage: items, Hostname: "deployed-node",
 		Image: api.ImageSource{Path: strings.TrimPrefix(s.path("custom/debian-12 root-tgz"), "/images/"), SHA256: img.SHA256, Size: img.Size, Type: "root-tgz"},
 		Network: map[string]any{"version": 2, "ethernets": map[string]any{"ens3": map[string]any{"match": map[string]any{"macaddress": m.MAC}, "set-name": "ens3",
 			"addresses": []any{ip + "/24"}, "gateway4": "10.77.0.1", "nameservers": map[string]any{"addresses": []any{"10.77.0.1"}}}}},
 		Seed:       []api.SeedFile{{Path: "/etc/cloud/cloud.cfg.d/90_dpkg_local_cloud_config.cfg", Content: seed, Mode: 0o600}},
-		KernelOpts: "console=ttyS0 mitigations=off cryptomgr.notests",
+		KernelOpts: "console=ttyS0 no_timer_check mitigations=off cryptomgr.notests",
 	}}, 8*time.Minute)
 	if s.netboot {
 		t.Fatal("the machine did not say that it boots from its disk")

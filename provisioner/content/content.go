@@ -57,6 +57,7 @@ type Store struct {
 
 	// write is file.Write; tests put a full disk here.
 	write func(f *os.File, p []byte) (int, error)
+	free  func() (int64, error) // nil: what the file system says
 }
 
 // Open opens the store in dir, making the directory when it is not there.
@@ -275,6 +276,20 @@ func (u *Upload) Hold() (release func(), err error) {
 		return nil, ErrBusy
 	}
 	return u.held.Unlock, nil
+}
+
+// HoldWait is Hold for one who can wait until the other holder is done.
+func (u *Upload) HoldWait(ctx context.Context) (release func(), err error) {
+	for {
+		if release, err = u.Hold(); err == nil {
+			return release, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // Append writes what r yields after the first offset bytes, and returns the new length once it is durable. r that yields more than

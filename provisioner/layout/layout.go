@@ -5,9 +5,7 @@ package layout
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strings"
 
@@ -67,11 +65,10 @@ func derivedUUID(from, what string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
-// Disk is a disk with its layout.
+// Disk is a physical disk.
 type Disk struct {
-	ID         api.DiskID
-	Boot       bool
-	Partitions []Partition
+	ID   api.DiskID
+	Boot bool // the machine starts from it
 }
 
 // Credentials are a machine's own, for the metadata service.
@@ -87,6 +84,9 @@ type Input struct {
 	Hostname    string
 	Domain      string
 	Disks       []Disk
+	Storage     Storage // what is to be on the disks
+	WholeDisk   bool    // the image brings its own partitions, for the boot disk
+	Memory      bool    // the system runs in memory: no disk is written
 	NICs        []NIC
 	Search      []string
 	Image       api.ImageSource
@@ -98,41 +98,15 @@ type Input struct {
 
 // Plan renders the installation of an image.
 func Plan(in Input) (api.InstallPlan, error) {
-	p := api.InstallPlan{Firmware: in.Firmware, Image: in.Image, Hostname: in.Hostname, KernelOpts: in.KernelOpts, Disks: []api.DiskPlan{}}
+	p := api.InstallPlan{Firmware: in.Firmware, Image: in.Image, Hostname: in.Hostname, KernelOpts: in.KernelOpts, Memory: in.Memory}
 	if in.Firmware != BIOS && in.Firmware != UEFI {
 		return p, fmt.Errorf("firmware %q", in.Firmware)
 	}
-	root := false
-	for _, d := range in.Disks {
-		if len(d.Partitions) == 0 {
-			continue // a disk without a layout is not touched
-		}
-		dp := api.DiskPlan{Disk: d.ID, Boot: d.Boot}
-		if d.Boot && in.Firmware == BIOS && in.Arch == "amd64" {
-			if d.Partitions[0].Number < 2 {
-				return p, errors.New("partition 1 of a BIOS boot disk is taken: it holds the boot loader")
-			}
-			dp.Partitions = append(dp.Partitions, api.PartitionPlan{Number: 1, Size: biosGrubSize, Flag: "bios_grub", UUID: derivedUUID(d.Partitions[0].UUID, "bios_grub")})
-		}
-		for _, part := range d.Partitions {
-			fs := part.FSType
-			if fs == "fat32" {
-				fs = "vfat"
-			}
-			flag := part.Flag
-			if part.MountPoint == "/boot/efi" {
-				flag = "boot"
-			}
-			root = root || part.MountPoint == "/"
-			dp.Partitions = append(dp.Partitions, api.PartitionPlan{Number: part.Number, Size: part.Size, Flag: flag, UUID: part.UUID, FSType: fs,
-				FSUUID: part.FSUUID, Label: part.Label, MountPoint: part.MountPoint, Options: part.Options})
-		}
-		p.Disks = append(p.Disks, dp)
-	}
-	if !root {
-		return p, errors.New("no file system is mounted at /")
-	}
 	var err error
+	p.Storage, err = StoragePlan(in)
+	if err != nil {
+		return p, err
+	}
 	if p.Network, err = Netplan(in.NICs, in.Search); err != nil {
 		return p, err
 	}
@@ -242,34 +216,4 @@ func seed(in Input) ([]api.SeedFile, error) {
 		out = append(out, api.SeedFile{Path: "/etc/cloud/cloud.cfg.d/" + f.name, Content: string(body), Mode: f.mode})
 	}
 	return out, nil
-}
-
-// VendorData is the document at meta-data/vendor-data: a YAML mapping whose entry cloud-init holds a cloud-config.
-func VendorData(ntp []string, dropRunNetplan bool) ([]byte, error) {
-	type ntpConfig struct {
-		Servers []string `yaml:"servers,omitempty"`
-		Pools   []string `yaml:"pools,omitempty"`
-	}
-	inner := struct {
-		NTP    *ntpConfig `yaml:"ntp,omitempty"`
-		RunCmd []string   `yaml:"runcmd,omitempty"`
-	}{}
-	if len(ntp) > 0 {
-		inner.NTP = &ntpConfig{}
-		for _, s := range ntp {
-			if _, err := netip.ParseAddr(s); err == nil {
-				inner.NTP.Servers = append(inner.NTP.Servers, s)
-			} else {
-				inner.NTP.Pools = append(inner.NTP.Pools, s)
-			}
-		}
-	}
-	if dropRunNetplan {
-		inner.RunCmd = []string{"rm -rf /run/netplan"}
-	}
-	body, err := document(inner, "#cloud-config\n")
-	if err != nil {
-		return nil, err
-	}
-	return yaml.Marshal(map[string]string{"cloud-init": string(body)})
 }

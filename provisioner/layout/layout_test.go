@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -45,8 +46,9 @@ func input(firmware string) Input {
 	if err != nil {
 		panic(err)
 	}
-	return Input{Firmware: firmware, Arch: "amd64", SystemID: "abc123", Hostname: "one", Domain: "maas", Search: []string{"maas"},
-		Disks: []Disk{{ID: api.DiskID{Name: "vda", Serial: "S1", Model: "QEMU", Path: "/dev/disk/by-id/virtio-S1", Size: 8 << 30}, Boot: true, Partitions: parts},
+	return Input{Storage: Storage{Tables: []Table{{Device: "vda", Type: GPT, Partitions: parts}}},
+		Firmware: firmware, Arch: "amd64", SystemID: "abc123", Hostname: "one", Domain: "maas", Search: []string{"maas"},
+		Disks: []Disk{{ID: api.DiskID{Name: "vda", Serial: "S1", Model: "QEMU", Path: "/dev/disk/by-id/virtio-S1", Size: 8 << 30}, Boot: true},
 			{ID: api.DiskID{Name: "vdb", Size: 1 << 40}}},
 		NICs: []NIC{
 			{Name: "ens4", MAC: "52:54:00:00:00:02", MTU: 9000, Links: []Link{{Address: netip.MustParsePrefix("10.2.0.9/24"), Gateway: netip.MustParseAddr("10.2.0.1")}}},
@@ -70,13 +72,6 @@ func TestPlan(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden(t, "plan-"+firmware+".json", append(b, '\n'))
-		var sum int64
-		for _, x := range p.Disks[0].Partitions {
-			sum += x.Size
-		}
-		if sum+tableOffset+endReserve > 8<<30 {
-			t.Errorf("%s: the partitions do not fit", firmware)
-		}
 		for _, f := range p.Seed {
 			if strings.Contains(f.Content, "CK") && f.Mode != 0o600 {
 				t.Errorf("%s has credentials and mode %o", f.Path, f.Mode)
@@ -103,15 +98,6 @@ func TestPlanRefuses(t *testing.T) {
 		t.Error("firmware magic")
 	}
 	in = input(BIOS)
-	in.Disks = in.Disks[1:]
-	if _, err := Plan(in); err == nil {
-		t.Error("no root")
-	}
-	in = input(BIOS)
-	in.Disks[0].Partitions[0].Number = 1
-	if _, err := Plan(in); err == nil {
-		t.Error("no room for the boot loader")
-	}
 	if _, err := Flat(100<<20, BIOS, "amd64", counter()); err == nil {
 		t.Error("a disk of 100 MiB")
 	}
@@ -133,17 +119,28 @@ func TestPreseed(t *testing.T) {
 }
 
 func TestVendorData(t *testing.T) {
-	b, err := VendorData([]string{"10.0.0.1", "ntp.example.com"}, true)
+	b, err := Vendor{NTP: []string{"10.0.0.1", "ntp.example.com"}, DropRunNetplan: true}.Render()
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "vendor-data.yaml", b)
-	if b, err = VendorData(nil, false); err != nil {
+	v := Vendor{VCenter: map[string]string{"vcenter_server": "vc.example", "vcenter_password": "a: \"b\"\n"},
+		Sync: &HardwareSync{Agent: "http://[fd00::1]:5248/machine-resources/amd64/ingot-agent", Interval: 90 * time.Minute,
+			Preseed: Preseed{MetadataURL: "http://10.1.0.2:5248/MAAS/metadata/", StatusURL: "http://10.1.0.2:5248/MAAS/metadata/", SystemID: "abc123", Credentials: Credentials{"CK", "TK", "TS"}}}}
+	if b, err = v.Render(); err != nil {
 		t.Fatal(err)
 	}
-	var v map[string]string
-	if err := yaml.Unmarshal(b, &v); err != nil || !strings.HasPrefix(v["cloud-init"], "#cloud-config\n") {
-		t.Errorf("%v %q", err, v)
+	golden(t, "vendor-data-all.yaml", b)
+	v.Sync.Agent = "http://x/machine-resources/amd64/ingot-agent\nExecStart=/bin/x"
+	if _, err := v.Render(); err == nil {
+		t.Error("a unit with a line of a stranger's")
+	}
+	if b, err = (Vendor{}).Render(); err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]string
+	if err := yaml.Unmarshal(b, &doc); err != nil || !strings.HasPrefix(doc["cloud-init"], "#cloud-config\n") {
+		t.Errorf("%v %q", err, doc)
 	}
 }
 

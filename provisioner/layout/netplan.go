@@ -67,7 +67,8 @@ type BridgeParams struct {
 var kernelName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,14}$`)
 
 // Netplan is the network in netplan's version 2, interfaces matched by MAC address, with one default gateway a family: the chosen
-// one, else that of the boot interface, else the first.
+// one, else that of the boot interface, else the first. A gateway of another interface answers for what is sent from its own subnet,
+// by a routing table of its own.
 func Netplan(nics []NIC, search []string) (map[string]any, error) {
 	sorted := slices.Clone(nics)
 	slices.SortStableFunc(sorted, func(a, b NIC) int { return cmp.Compare(a.Name, b.Name) })
@@ -93,8 +94,7 @@ func Netplan(nics []NIC, search []string) (map[string]any, error) {
 		return g
 	}
 	group("ethernets")
-	gateways := chooseGateways(nics)
-	used := map[bool]bool{}
+	gateways := newGateways(sorted)
 	member := map[string]bool{}
 	for _, n := range sorted {
 		if n.Type == NICBond || n.Type == NICBridge {
@@ -111,7 +111,7 @@ func Netplan(nics []NIC, search []string) (map[string]any, error) {
 		if n.AcceptRA != nil {
 			e["accept-ra"] = *n.AcceptRA
 		}
-		n.addresses(e, search, gateways, used)
+		n.addresses(e, search, gateways)
 		if e["addresses"] == nil && e["dhcp4"] == nil && e["dhcp6"] == nil && !member[n.Name] {
 			e["optional"] = true // up, without an address: the boot does not wait for it
 		}
@@ -142,9 +142,17 @@ func Netplan(nics []NIC, search []string) (map[string]any, error) {
 	return out, nil
 }
 
-// chooseGateways picks the default gateway of each family, by whether it is IPv6.
-func chooseGateways(nics []NIC) map[bool]netip.Addr {
-	gateway, rank := map[bool]netip.Addr{}, map[bool]int{}
+// gateways are the default gateways of a machine, by whether they are IPv6.
+type gateways struct {
+	of    map[bool]string     // the interface that has it
+	via   map[bool]netip.Addr // it
+	homes map[netip.Prefix]bool
+	table int // the last routing table that was given out
+}
+
+func newGateways(nics []NIC) *gateways {
+	g := &gateways{of: map[bool]string{}, via: map[bool]netip.Addr{}, homes: map[netip.Prefix]bool{}}
+	rank := map[bool]int{}
 	for _, n := range nics {
 		for _, l := range n.Links {
 			if !l.Gateway.IsValid() || !l.Address.IsValid() {
@@ -158,16 +166,61 @@ func chooseGateways(nics []NIC) map[bool]netip.Addr {
 				score = 3
 			}
 			if v6 := l.Gateway.Is6(); score > rank[v6] {
-				rank[v6], gateway[v6] = score, l.Gateway
+				rank[v6], g.via[v6], g.of[v6] = score, l.Gateway, n.Name
 			}
 		}
 	}
-	return gateway
+	for _, n := range nics { // what the default routes serve needs no table of its own
+		for _, l := range n.Links {
+			if l.Address.IsValid() && g.of[l.Address.Addr().Is6()] == n.Name {
+				g.homes[l.Address.Masked()] = true
+			}
+		}
+	}
+	return g
+}
+
+// The main routing table, and the priorities of the rules that lead to it and past it.
+const (
+	mainTable  = 254
+	stayHome   = 999
+	goByItself = 1000
+)
+
+// everything is the destination of a default route.
+func everything(v6 bool) string {
+	if v6 {
+		return "::/0"
+	}
+	return "0.0.0.0/0"
+}
+
+// route writes the way to a link's gateway: the default route, or a table of its own with the rules that lead there.
+func (g *gateways) route(n *NIC, l *Link) (routes, rules []any) {
+	if !l.Gateway.IsValid() {
+		return nil, nil
+	}
+	v6, home := l.Gateway.Is6(), l.Address.Masked()
+	if g.of[v6] == n.Name {
+		if l.Gateway != g.via[v6] {
+			return nil, nil
+		}
+		g.via[v6] = netip.Addr{} // once
+		return []any{map[string]any{"to": everything(v6), "via": l.Gateway.String()}}, nil
+	}
+	if g.homes[home] {
+		return nil, nil
+	}
+	g.homes[home] = true
+	g.table++
+	return []any{map[string]any{"to": everything(v6), "via": l.Gateway.String(), "table": g.table}},
+		[]any{map[string]any{"from": home.String(), "to": home.String(), "table": mainTable, "priority": stayHome},
+			map[string]any{"from": home.String(), "table": g.table, "priority": goByItself}}
 }
 
 // addresses writes the addresses of an interface with their routes and DNS servers.
-func (n NIC) addresses(e map[string]any, search []string, gateways map[bool]netip.Addr, used map[bool]bool) {
-	var addresses, dns, routes []any
+func (n *NIC) addresses(e map[string]any, search []string, g *gateways) {
+	var addresses, dns, routes, rules []any
 	for _, l := range n.Links {
 		if l.DHCP {
 			if l.IPv6 {
@@ -186,14 +239,8 @@ func (n NIC) addresses(e map[string]any, search []string, gateways map[bool]neti
 				dns = append(dns, d)
 			}
 		}
-		if v6 := l.Address.Addr().Is6(); l.Gateway.IsValid() && l.Gateway == gateways[v6] && !used[v6] {
-			used[v6] = true
-			to := "0.0.0.0/0"
-			if v6 {
-				to = "::/0"
-			}
-			routes = append(routes, map[string]any{"to": to, "via": l.Gateway.String()})
-		}
+		more, by := g.route(n, &l)
+		routes, rules = append(routes, more...), append(rules, by...)
 		for _, r := range l.Routes {
 			route := map[string]any{"to": r.To.String(), "via": r.Via.String(), "metric": r.Metric}
 			if !slices.ContainsFunc(routes, func(o any) bool { // two addresses in one subnet
@@ -209,6 +256,9 @@ func (n NIC) addresses(e map[string]any, search []string, gateways map[bool]neti
 	}
 	if routes != nil {
 		e["routes"] = routes
+	}
+	if rules != nil {
+		e["routing-policy"] = rules
 	}
 	if dns != nil {
 		ns := map[string]any{"addresses": dns}

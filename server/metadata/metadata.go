@@ -247,7 +247,7 @@ func (h *Handler) get(r *http.Request, n *storage.Node, parts []string, curtin b
 		return taskAnswer(t)
 	default:
 		if key, ok := strings.CutPrefix(path, "meta-data/"); ok {
-			return h.metaData(ctx, n, key)
+			return h.metaData(r, n, key)
 		}
 		return answer{}, errNotFound
 	}
@@ -267,11 +267,14 @@ func (h *Handler) metaDataKeys(ctx context.Context, n *storage.Node) (answer, er
 	if len(id.SSHKeys) > 0 && !id.HideKeys {
 		keys = append(keys, "public-keys")
 	}
-	return list(append(keys, "vendor-data")...)
+	if keys = append(keys, "vendor-data"); len(id.Certificates) > 0 {
+		keys = append(keys, "x509")
+	}
+	return list(keys...)
 }
 
-func (h *Handler) metaData(ctx context.Context, n *storage.Node, key string) (answer, error) {
-	id, err := h.p.MachineIdentity(ctx, n.ID)
+func (h *Handler) metaData(r *http.Request, n *storage.Node, key string) (answer, error) {
+	id, err := h.p.MachineIdentity(r.Context(), n.ID)
 	if err != nil {
 		return answer{}, err
 	}
@@ -281,9 +284,17 @@ func (h *Handler) metaData(ctx context.Context, n *storage.Node, key string) (an
 	case "local-hostname":
 		return text(id.FQDN)
 	case "public-keys":
-		return text(strings.Join(id.SSHKeys, "\n"))
+		return publicKeys(id)
+	case "x509":
+		return certificates(id)
 	case "vendor-data":
-		body, err := layout.VendorData(id.NTP, id.Ephemeral)
+		v := layout.Vendor{NTP: id.NTP, DropRunNetplan: id.Ephemeral, VCenter: id.VCenter}
+		if id.Sync > 0 {
+			if v.Sync, err = h.hardwareSync(r, n, id.Sync); err != nil {
+				return answer{}, err
+			}
+		}
+		body, err := v.Render()
 		return answer{http.StatusOK, "application/x-yaml; charset=utf-8", body}, err
 	}
 	return answer{}, errNotFound
@@ -369,6 +380,9 @@ func (h *Handler) byID(w http.ResponseWriter, r *http.Request, parts []string, g
 		}
 		return text("OK")
 	}
+	if r.URL.Query().Get("op") == "get_kickstart" {
+		return h.kickstart(r, parts[0])
+	}
 	if r.URL.Query().Get("op") != "get_preseed" {
 		return answer{}, statusError{http.StatusBadRequest, "Unrecognised signature"}
 	}
@@ -380,8 +394,13 @@ func (h *Handler) byID(w http.ResponseWriter, r *http.Request, parts []string, g
 	p := layout.Preseed{MetadataURL: b + Prefix, StatusURL: b + Prefix, SystemID: n.SystemID, PowerState: "poweroff", Timeout: 3600,
 		Credentials: layout.Credentials{ConsumerKey: token.ConsumerKey, TokenKey: token.TokenKey, TokenSecret: token.TokenSecret}}
 	switch n.Status {
-	case storage.StatusDeploying:
-		p.MetadataURL, p.PowerState, p.Timeout = b+Prefix+"curtin", "reboot", 1800
+	case storage.StatusDeploying, storage.StatusDeployed:
+		switch {
+		case n.EphemeralDeploy: // the system that is started in memory stays
+			p.MetadataURL, p.PowerState = b+Prefix+"curtin", ""
+		case n.Status == storage.StatusDeploying:
+			p.MetadataURL, p.PowerState, p.Timeout = b+Prefix+"curtin", "reboot", 1800
+		}
 	case storage.StatusDiskErasing:
 		p.Timeout = 604800
 	case storage.StatusEnteringRescueMode, storage.StatusRescueMode:

@@ -125,7 +125,7 @@ func TestDatasource(t *testing.T) {
 		{"/2012-03-01//meta-data/local-hostname", auth, 200, ".maas"},
 		{"2012-03-01/meta-data/public-keys", auth, 200, ""},
 		{"2012-03-01/meta-data/vendor-data", auth, 200, "cloud-init: |"},
-		{"2012-03-01/meta-data/x509", auth, 404, ""},
+		{"2012-03-01/meta-data/x509", auth, 200, ""},
 		{"2012-03-01/meta-data/nothing", auth, 404, ""},
 		{"2013-01-01/meta-data/instance-id", auth, 404, ""},
 		{"curtin/2012-03-01/meta-data/instance-id", auth, 200, id},

@@ -6,8 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/ingot-metal/ingot/provisioner"
 	"github.com/ingot-metal/ingot/storage"
@@ -22,14 +25,29 @@ func (h *Handler) scripts(ctx context.Context, n *storage.Node) (answer, error) 
 	if len(groups) == 0 {
 		return answer{status: http.StatusNoContent, contentType: plain}, nil
 	}
-	body, err := scriptsTar(groups, h.now())
+	var netplan []byte
+	for _, g := range groups {
+		if len(netplan) == 0 && slices.ContainsFunc(g, func(s provisioner.RunnableScript) bool { return s.ApplyNetwork }) {
+			plan, err := h.p.NetworkPlan(ctx, n.ID)
+			if err != nil {
+				return answer{}, err
+			}
+			if netplan, err = yaml.Marshal(map[string]any{"network": plan}); err != nil {
+				return answer{}, err
+			}
+		}
+	}
+	body, err := scriptsTar(groups, netplan, h.now())
 	return answer{http.StatusOK, "application/x-tar", body}, err
 }
 
 // groupOrder is the order of the archive; groups that are not there are left out.
 var groupOrder = []string{"commissioning_scripts", "testing_scripts", "release_scripts", "deployment_scripts"}
 
-func scriptsTar(groups map[string][]provisioner.RunnableScript, now time.Time) ([]byte, error) {
+// netplanFile is where MAAS's runners look for the modelled network: beside the folder that they unpack the archive into.
+const netplanFile = "../config/netplan.yaml"
+
+func scriptsTar(groups map[string][]provisioner.RunnableScript, netplan []byte, now time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	add := func(name string, mode int64, data []byte) error {
@@ -45,6 +63,11 @@ func scriptsTar(groups map[string][]provisioner.RunnableScript, now time.Time) (
 	}
 	if err := add("index.json", 0o644, index); err != nil {
 		return nil, err
+	}
+	if len(netplan) > 0 {
+		if err := add(netplanFile, 0o600, netplan); err != nil {
+			return nil, err
+		}
 	}
 	written := map[string]bool{}
 	for _, g := range groupOrder {

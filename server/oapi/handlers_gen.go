@@ -75,7 +75,19 @@ type Handlers interface {
 	ImagesSyncProgressList(context.Context, api.ImagesSyncProgressListParams) (Response, error)
 	ImagesSyncProgressCreate(context.Context, api.ImagesSyncProgressCreateParams) (Response, error)
 	IngotChangesRead(context.Context, api.IngotChangesReadParams) (Response, error)
+	IngotInstallTreeRead(context.Context, api.IngotInstallTreeReadParams) (Response, error)
+	IngotInstallTreeUpdate(context.Context, api.IngotInstallTreeUpdateParams) (Response, error)
+	IngotInstallTreeDelete(context.Context, api.IngotInstallTreeDeleteParams) (Response, error)
+	IngotInstallTreesList(context.Context, api.IngotInstallTreesListParams) (Response, error)
+	IngotInstallTreesCreate(context.Context, api.IngotInstallTreesCreateParams) (Response, error)
+	IngotMachinePasswordTake(context.Context, api.IngotMachinePasswordTakeParams) (Response, error)
+	IngotMachinePreseedRead(context.Context, api.IngotMachinePreseedReadParams) (Response, error)
 	IngotMachineTimelineRead(context.Context, api.IngotMachineTimelineReadParams) (Response, error)
+	IngotPreseedTemplateRead(context.Context, api.IngotPreseedTemplateReadParams) (Response, error)
+	IngotPreseedTemplateUpdate(context.Context, api.IngotPreseedTemplateUpdateParams) (Response, error)
+	IngotPreseedTemplateDelete(context.Context, api.IngotPreseedTemplateDeleteParams) (Response, error)
+	IngotPreseedTemplateValidate(context.Context, api.IngotPreseedTemplateValidateParams) (Response, error)
+	IngotPreseedTemplatesList(context.Context, api.IngotPreseedTemplatesListParams) (Response, error)
 	DhcpSnippetRead(context.Context, api.DhcpSnippetReadParams) (Response, error)
 	DhcpSnippetUpdate(context.Context, api.DhcpSnippetUpdateParams) (Response, error)
 	DhcpSnippetDelete(context.Context, api.DhcpSnippetDeleteParams) (Response, error)
@@ -445,7 +457,19 @@ var calls = map[string]Call{
 	"images_sync_progress.list":                bind(Handlers.ImagesSyncProgressList),
 	"images_sync_progress.create":              bind(Handlers.ImagesSyncProgressCreate),
 	"ingot_changes.read":                       bind(Handlers.IngotChangesRead),
+	"ingot_install_tree.read":                  bind(Handlers.IngotInstallTreeRead),
+	"ingot_install_tree.update":                bind(Handlers.IngotInstallTreeUpdate),
+	"ingot_install_tree.delete":                bind(Handlers.IngotInstallTreeDelete),
+	"ingot_install_trees.list":                 bind(Handlers.IngotInstallTreesList),
+	"ingot_install_trees.create":               bind(Handlers.IngotInstallTreesCreate),
+	"ingot_machine_password.take":              bind(Handlers.IngotMachinePasswordTake),
+	"ingot_machine_preseed.read":               bind(Handlers.IngotMachinePreseedRead),
 	"ingot_machine_timeline.read":              bind(Handlers.IngotMachineTimelineRead),
+	"ingot_preseed_template.read":              bind(Handlers.IngotPreseedTemplateRead),
+	"ingot_preseed_template.update":            bind(Handlers.IngotPreseedTemplateUpdate),
+	"ingot_preseed_template.delete":            bind(Handlers.IngotPreseedTemplateDelete),
+	"ingot_preseed_template.validate":          bind(Handlers.IngotPreseedTemplateValidate),
+	"ingot_preseed_templates.list":             bind(Handlers.IngotPreseedTemplatesList),
 	"dhcp_snippet.read":                        bind(Handlers.DhcpSnippetRead),
 	"dhcp_snippet.update":                      bind(Handlers.DhcpSnippetUpdate),
 	"dhcp_snippet.delete":                      bind(Handlers.DhcpSnippetDelete),

@@ -208,8 +208,44 @@ func (Unimplemented) ImagesSyncProgressCreate(context.Context, api.ImagesSyncPro
 func (Unimplemented) IngotChangesRead(context.Context, api.IngotChangesReadParams) (Response, error) {
 	return unbuilt("ingot_changes.read")
 }
+func (Unimplemented) IngotInstallTreeRead(context.Context, api.IngotInstallTreeReadParams) (Response, error) {
+	return unbuilt("ingot_install_tree.read")
+}
+func (Unimplemented) IngotInstallTreeUpdate(context.Context, api.IngotInstallTreeUpdateParams) (Response, error) {
+	return unbuilt("ingot_install_tree.update")
+}
+func (Unimplemented) IngotInstallTreeDelete(context.Context, api.IngotInstallTreeDeleteParams) (Response, error) {
+	return unbuilt("ingot_install_tree.delete")
+}
+func (Unimplemented) IngotInstallTreesList(context.Context, api.IngotInstallTreesListParams) (Response, error) {
+	return unbuilt("ingot_install_trees.list")
+}
+func (Unimplemented) IngotInstallTreesCreate(context.Context, api.IngotInstallTreesCreateParams) (Response, error) {
+	return unbuilt("ingot_install_trees.create")
+}
+func (Unimplemented) IngotMachinePasswordTake(context.Context, api.IngotMachinePasswordTakeParams) (Response, error) {
+	return unbuilt("ingot_machine_password.take")
+}
+func (Unimplemented) IngotMachinePreseedRead(context.Context, api.IngotMachinePreseedReadParams) (Response, error) {
+	return unbuilt("ingot_machine_preseed.read")
+}
 func (Unimplemented) IngotMachineTimelineRead(context.Context, api.IngotMachineTimelineReadParams) (Response, error) {
 	return unbuilt("ingot_machine_timeline.read")
+}
+func (Unimplemented) IngotPreseedTemplateRead(context.Context, api.IngotPreseedTemplateReadParams) (Response, error) {
+	return unbuilt("ingot_preseed_template.read")
+}
+func (Unimplemented) IngotPreseedTemplateUpdate(context.Context, api.IngotPreseedTemplateUpdateParams) (Response, error) {
+	return unbuilt("ingot_preseed_template.update")
+}
+func (Unimplemented) IngotPreseedTemplateDelete(context.Context, api.IngotPreseedTemplateDeleteParams) (Response, error) {
+	return unbuilt("ingot_preseed_template.delete")
+}
+func (Unimplemented) IngotPreseedTemplateValidate(context.Context, api.IngotPreseedTemplateValidateParams) (Response, error) {
+	return unbuilt("ingot_preseed_template.validate")
+}
+func (Unimplemented) IngotPreseedTemplatesList(context.Context, api.IngotPreseedTemplatesListParams) (Response, error) {
+	return unbuilt("ingot_preseed_templates.list")
 }
 func (Unimplemented) DhcpSnippetRead(context.Context, api.DhcpSnippetReadParams) (Response, error) {
 	return unbuilt("dhcp_snippet.read")

@@ -67,6 +67,7 @@ func New(c Config) *API {
 	a.handle("POST "+api.RackJobsPath+"{id}/result", a.result)
 	a.handle("POST "+api.RackReportsPath, a.reports)
 	a.handle("GET "+api.RackContentPath+"{sha256}", a.content)
+	a.handle("POST "+api.RackCachePath, a.cache)
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, "no such path") })
 	return a
 }
@@ -411,6 +412,19 @@ func (a *API) reports(w http.ResponseWriter, r *http.Request, rack storage.Node)
 		}
 	}
 	if err := a.p.RecordBoots(ctx, rack.SystemID, in.Boots); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// cache takes in what a rack holds.
+func (a *API) cache(w http.ResponseWriter, r *http.Request, rack storage.Node) error {
+	var in api.RackCache
+	if err := read(r, &in); err != nil {
+		return err
+	}
+	if err := a.p.RecordRackCache(r.Context(), rack, in); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

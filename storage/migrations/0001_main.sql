@@ -820,3 +820,67 @@ create table files (
     updated  bigint not null,
     unique (user_id, filename)
 );
+
+-- What is known of a boot source: when it was read last, what was wrong then, and what it offers. No row: it was never read.
+create table boot_source_states (
+    source_id bigint primary key references boot_sources (id) on delete cascade,
+    checked   bigint not null,
+    error     text not null default '',
+    offers    text not null default '[]' -- JSON: releases with their architectures, subarchitectures and labels
+);
+
+-- The boot source that a synced image came from. The source may be gone already; then its images go with the next sync.
+create table boot_resource_origins (
+    resource_id bigint primary key references boot_resources (id) on delete cascade,
+    source_id   bigint not null
+);
+
+-- What a rack holds of the images' content, as it last said.
+create table rack_caches (
+    rack_id  bigint primary key references nodes (id) on delete cascade,
+    contents text not null default '[]', -- JSON: SHA-256 digests
+    shared   bigint not null default 0, -- it reads the region's own store
+    updated  bigint not null
+);
+
+-- Templates by which operators override preseeds. The name says which one, and for what: prefix_os_arch_subarch_release_hostname, from the
+-- right as far as it matters.
+create table preseed_templates (
+    id      {{pk}},
+    name    text not null unique,
+    content text not null,
+    created bigint not null,
+    updated bigint not null
+);
+
+-- Mirror trees that CentOS and its kin are installed from by kickstart. The kernel and the initrd of the tree's installer are files of the boot
+-- resource, which is there once they were fetched.
+create table install_trees (
+    id           {{pk}},
+    name         text not null, -- os/series
+    architecture text not null, -- amd64
+    url          text not null,
+    repositories text not null default '[]', -- JSON: NAME=URL
+    packages     text not null default '[]', -- JSON
+    timezone     text not null default '',
+    language     text not null default '',
+    keyboard     text not null default '',
+    resource_id  bigint references boot_resources (id) on delete set null,
+    state        text not null default 'waiting', -- waiting, ready, failed
+    error        text not null default '',
+    created      bigint not null,
+    updated      bigint not null,
+    unique (name, architecture)
+);
+
+-- What was made up for a node and is told to its owner: a Windows machine's password. It ends with the node's credentials.
+create table node_secrets (
+    node_id bigint not null references node_tokens (node_id) on delete cascade,
+    name    text not null,
+    value   text not null,
+    created bigint not null,
+    primary key (node_id, name)
+);
+
+-- The unique index is of physical interfaces alone; bonds and VLAN interfaces have an address too.
+create index interfaces_any_mac on interfaces (mac_address);

@@ -16,10 +16,17 @@ func Fleet(t testing.TB, db *storage.DB, count int) {
 	FleetOf(t, db, count, 2, 1)
 }
 
-// FleetOf is Fleet with so many interfaces and disks a machine. The first disk carries the system; the others are unused, hdd and ssd in
-// turn, and different in size. The first interface has the tag uplink.
+// FleetOf is Fleet with so many interfaces and disks a machine.
 func FleetOf(t testing.TB, db *storage.DB, count, nics, disks int) {
 	t.Helper()
+	if err := Fill(context.Background(), db, count, nics, disks); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Fill is FleetOf for those who are no test. The first disk carries the system; the others are unused, hdd and ssd in turn, and different
+// in size. The first interface has the tag uplink.
+func Fill(ctx context.Context, db *storage.DB, count, nics, disks int) error {
 	facts := map[string]string{}
 	for _, k := range []string{"system_vendor", "system_product", "system_family", "system_version", "system_sku", "system_serial", "cpu_model",
 		"mainboard_vendor", "mainboard_product", "mainboard_serial", "mainboard_version", "mainboard_firmware_vendor", "mainboard_firmware_date",
@@ -29,15 +36,11 @@ func FleetOf(t testing.TB, db *storage.DB, count, nics, disks int) {
 	gw := "10.99.0.1"
 	sn := storage.Subnet{VLANID: storage.DefaultVLANID, Name: "fleet", CIDR: "10.99.0.0/16", FirstIP: netip.MustParseAddr("10.99.0.0"),
 		LastIP: netip.MustParseAddr("10.99.255.255"), GatewayIP: &gw, RDNSMode: 2, AllowDNS: true, Managed: true}
-	write := func(fn func(tx *storage.Tx) error) {
-		t.Helper()
-		if err := db.Write(context.Background(), fn); err != nil {
-			t.Fatal(err)
-		}
+	if err := db.Write(ctx, func(tx *storage.Tx) error { return tx.InsertSubnet(&sn) }); err != nil {
+		return err
 	}
-	write(func(tx *storage.Tx) error { return tx.InsertSubnet(&sn) })
 	for from := 0; from < count; from += 500 {
-		write(func(tx *storage.Tx) error {
+		err := db.Write(ctx, func(tx *storage.Tx) error {
 			for i := from; i < min(from+500, count); i++ {
 				if err := fleetMachine(tx, i, nics, disks, sn.ID, facts); err != nil {
 					return err
@@ -45,7 +48,11 @@ func FleetOf(t testing.TB, db *storage.DB, count, nics, disks int) {
 			}
 			return nil
 		})
+		if err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 func fleetMachine(tx *storage.Tx, i, nics, disks int, subnet int64, facts map[string]string) error {

@@ -18,23 +18,20 @@ import (
 
 // TestMainJob carries two machines that the server has never heard of through their whole life: switched on, they enlist themselves; they are
 // commissioned, allocated with constraints, deployed with user-data, answer to ssh with the user's key, and are released and erased.
-// The BIOS machine goes through the full environment (a distribution with cloud-init), the UEFI one through the light one (ingot-agent as
-// init). While the UEFI one is deployed the region is stopped, and the machine reboots without it.
+// The BIOS machine goes through the full environment (a distribution with cloud-init) onto LVM, the UEFI one through the light one (ingot-agent
+// as init) onto a RAID 1 over two disks. While the UEFI one is deployed the region is stopped, and the machine reboots without it.
 func TestMainJob(t *testing.T) {
 	s := newSite(t)
-	for i, c := range []struct {
-		firmware    qemu.Firmware
-		environment string
-		outage      bool
-	}{
-		{qemu.BIOS, "full", false},
-		{qemu.UEFI, "light", true},
+	for i, c := range []job{
+		{qemu.BIOS, "full", []int64{8 << 30, 1 << 30}, s.lvm, "/dev/mapper/", false, netip.Addr{}},
+		{qemu.UEFI, "light", []int64{4 << 30, 4 << 30}, s.mirrored, "/dev/md", true, netip.Addr{}},
 	} {
 		t.Run(fmt.Sprintf("%s-%s", c.firmware, c.environment), func(t *testing.T) {
 			outer := s.t
 			s.t = t
 			defer func() { s.t = outer }()
-			s.life(c.firmware, c.environment, netip.AddrFrom4([4]byte{10, 77, 0, byte(201 + i)}), c.outage)
+			c.bmc = netip.AddrFrom4([4]byte{10, 77, 0, byte(201 + i)})
+			s.life(c)
 		})
 	}
 }
@@ -42,12 +39,23 @@ func TestMainJob(t *testing.T) {
 // patience is for one step of an emulated machine on a computer that is busy with other things. A step takes a minute or two otherwise.
 const patience = 12 * time.Minute
 
-func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage bool) {
-	t := s.t
-	if err := s.MAASServer.Post("ingot_boot_environment", environment); err != nil {
+// job is one machine's life.
+type job struct {
+	firmware    qemu.Firmware
+	environment string
+	disks       []int64
+	storage     func(*entity.Machine)
+	source      string // what the device of the root file system begins with
+	outage      bool   // the region is away for a reboot
+	bmc         netip.Addr
+}
+
+func (s *site) life(j job) {
+	t, fw := s.t, j.firmware
+	if err := s.MAASServer.Post("ingot_boot_environment", j.environment); err != nil {
 		t.Fatal(err)
 	}
-	vm, err := s.net.Machine(qemu.Config{Name: "vm-" + string(fw), Firmware: fw, CPUs: 2, MemoryMB: 1280, BMC: bmc, Disks: []int64{8 << 30, 1 << 30}})
+	vm, err := s.net.Machine(qemu.Config{Name: "vm-" + string(fw), Firmware: fw, CPUs: 2, MemoryMB: 1280, BMC: j.bmc, Disks: j.disks})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +131,11 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 	if got.SystemID != id {
 		t.Fatalf("allocated %s instead of %s", got.SystemID, id)
 	}
+	j.storage(m)
+	model, err := s.Machine.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	userData := "#cloud-config\nwrite_files:\n- {path: /etc/e2e, content: from-user-data}\n"
 	if _, err := s.Machine.Deploy(id, &entity.MachineDeployParams{DistroSeries: "custom/debian-12", UserData: base64.StdEncoding.EncodeToString([]byte(userData))}); err != nil {
 		t.Fatal(err)
@@ -134,12 +147,13 @@ func (s *site) life(fw qemu.Firmware, environment string, bmc netip.Addr, outage
 	ip := m.IPAddresses[0].String()
 	out := s.ssh(vm, ip, "cat /etc/e2e && hostname && findmnt -no SOURCE / && sudo id -u && ip -4 -o addr show scope global", patience)
 	t.Logf("%.0f s after power-on, over ssh: %q", time.Since(begun).Seconds(), out)
-	for _, want := range []string{"from-user-data", m.Hostname, "/dev/vda", "\n0\n", ip} {
+	for _, want := range []string{"from-user-data", m.Hostname, j.source, "\n0\n", ip} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the deployed system's answer lacks %q: %q", want, out)
 		}
 	}
-	if outage {
+	s.sameStorage(vm, model, ip)
+	if j.outage {
 		s.rebootWithoutRegion(vm, ip)
 	}
 

@@ -35,6 +35,7 @@ type site struct {
 	rack   *process
 	*maas.Client
 	signer ssh.Signer
+	key    string // of the API
 }
 
 // process is a program that ends with the test.
@@ -136,7 +137,8 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Client, err = maas.GetClient("http://"+apiAddr+"/MAAS", strings.TrimSpace(string(key)), "2.0"); err != nil {
+	s.key = strings.TrimSpace(string(key))
+	if s.Client, err = maas.GetClient("http://"+apiAddr+"/MAAS", s.key, "2.0"); err != nil {
 		t.Fatal(err)
 	}
 	m := regexp.MustCompile(`--fingerprint (\S+)`).FindStringSubmatch(s.region.tail())
@@ -216,7 +218,7 @@ func (s *site) model() {
 	if _, err := s.VLAN.Update(n.VLAN.FabricID, n.VLAN.VID, &entity.VLANParams{DHCPOn: true, PrimaryRack: &rack.SystemID, MTU: 1500}); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.MAASServer.Post("kernel_opts", "console=ttyS0 mitigations=off cryptomgr.notests"); err != nil {
+	if err := s.MAASServer.Post("kernel_opts", "console=ttyS0 no_timer_check mitigations=off cryptomgr.notests"); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -1,0 +1,19 @@
+#!/bin/sh
+# --- Start MAAS 1.0 script metadata ---
+# name: memtester
+# title: Memory
+# description: Writes patterns to all free memory and reads them, once.
+# script_type: testing
+# hardware_type: memory
+# parallel: disabled
+# timeout: 00:00:00
+# tags: memory
+# results:
+#   tested_mib: {title: "Tested", description: "MiB of memory"}
+#   passes: {title: "Passes", description: "How often all of it was tested"}
+#   errors: {title: "Errors", description: "Words that did not keep what was written to them"}
+# --- End MAAS 1.0 script metadata ---
+# The work is that of Ingot's agent. On a machine where another program runs scripts, the agent is fetched for it.
+set -eu
+@FETCH-AGENT@
+"$AGENT" hardware-test memtester "$@"
