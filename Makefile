@@ -12,6 +12,8 @@ IMAGE_DIR ?= image
 # Boot loaders, for whoever boots real or QEMU machines. Lab machines in process do without.
 LOADERS := pxelinux syslinux-common shim-signed grub-efi-amd64-signed grub-efi-amd64-bin ipxe
 E2E := $(LOADERS) qemu-system-x86 qemu-utils ovmf iproute2 openssh-client ipmitool mmdebstrap squashfs-tools zstd xz-utils cpio dosfstools mtools e2fsprogs gdisk fdisk
+# Programs that check documents which we render.
+READERS := cloud-init libxml2-utils shellcheck python3
 CORE := ./storage/... ./provisioner/... ./server/... ./bootsrv/... ./lab ./cmd/ingot/... ./api/...
 
 # The agent runs on machines of either architecture; both are static.
@@ -43,7 +45,9 @@ generate: go ## write types, routes, SDK and tables from openapi/*.yaml
 	@gofmt -w api/*_gen.go api/client/*_gen.go server/oapi/*_gen.go
 
 test: go ## all tests that need no virtual machine, storage on SQLite and on a private PostgreSQL
-	scripts/postgres-test.sh go test -timeout 30m $(TESTFLAGS) ./...
+	@if [ "$$(id -u)" = 0 ]; then scripts/need.sh $(READERS); fi
+	@# Real readers of what we write for installed systems; the tests of those that cannot be fetched skip.
+	if [ "$$(id -u)" = 0 ]; then eval "$$(scripts/consumers.sh || echo true)"; fi; scripts/postgres-test.sh go test -timeout 30m $(TESTFLAGS) ./...
 
 lint: go ## gofmt, go vet, import rules
 	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); if [ -n "$$bad" ]; then echo "not formatted (gofmt -w):"; echo "$$bad"; exit 1; fi
@@ -85,6 +89,7 @@ e2e-full: e2e ## e2e, and what takes longer: the agent alone on QEMU machines of
 bench: build ## lists, filters, tag definitions and allocate at 10,000 machines on SQLite and PostgreSQL, each beside its bar; DHCP, TFTP, HTTP, start-up, memory
 	go test -run '^$$' -bench . -benchtime $${BENCHTIME:-2s} ./bootsrv/... ./storage/... ./provisioner/... ./server/...
 	scripts/postgres-test.sh go run ./e2e/bench -bin bin/ingot $(BENCHFLAGS)
+	go run ./e2e/bench/images -bin bin/ingot
 
 image: build ## build the light initramfs, the full ephemeral image and a deployable root image into IMAGE_DIR (image)
 	@scripts/need.sh $(E2E)

@@ -30,7 +30,7 @@ func TestRackDocument(t *testing.T) {
 	for _, v := range []any{api.RackError{}, api.RackEnrol{}, api.RackEnrolled{}, api.RackHello{}, api.RackInterface{}, api.RackClaim{}, api.RackJobs{}, api.RackJob{},
 		api.PowerOrder{}, api.JobHeartbeat{}, api.JobLease{}, api.JobResult{}, api.PowerResult{}, api.RackReports{}, api.LeaseReport{}, api.BootStep{}, api.Snapshot{},
 		api.SnapSubnet{}, api.AddrRange{}, api.SnapHost{}, api.SnapMAC{}, api.BootImage{}, api.Content{},
-		api.SnapFixed{}, api.ScanOrder{}, api.ScanResult{}, api.NeighbourReport{}} {
+		api.SnapFixed{}, api.ScanOrder{}, api.ScanResult{}, api.NeighbourReport{}, api.RackCache{}, api.ImagesOrder{}, api.ImagesResult{}} {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
 	for name := range doc.Components.Schemas {
@@ -68,7 +68,7 @@ func TestRackDocument(t *testing.T) {
 		}
 	}
 	want := []string{api.RackEnrolPath, api.RackHelloPath, api.RackSnapshotPath, api.RackClaimPath, api.RackJobsPath + "{id}/heartbeat", api.RackJobsPath + "{id}/result",
-		api.RackReportsPath, api.RackContentPath + "{sha256}"}
+		api.RackReportsPath, api.RackCachePath, api.RackContentPath + "{sha256}"}
 	got := doc.Paths.InMatchingOrder()
 	slices.Sort(got)
 	slices.Sort(want)

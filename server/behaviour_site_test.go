@@ -162,9 +162,14 @@ var otherBehaviours = []behaviour{
 		w.admin.post(sources, "url=http://example.com/c/").code(400)
 		w.user.post(sources, "url=http://example.com/d/", "keyring_filename=/k.gpg").code(403)
 	}},
-	{189, "a selection picks what the source has", differs, func(w *world) {
+	{189, "a selection picks what the source has", same, func(w *world) {
 		id := w.admin.get("boot-sources/").str("0.id")
-		w.admin.post("boot-sources/"+id+"/selections/", "os=ubuntu", "release=nosuch").code(200)
+		w.write(func(tx *storage.Tx) error { // it was read
+			return tx.SetBootSourceState(storage.BootSourceState{SourceID: 1, Checked: tx.Now(), Offers: []byte(
+				`[{"os": "ubuntu", "release": "jammy", "arches": ["amd64"], "subarches": ["ga-22.04"], "labels": ["stable"]}]`)})
+		})
+		w.admin.post("boot-sources/"+id+"/selections/", "os=ubuntu", "release=nosuch").
+			field("os", "OS ubuntu with release nosuch has no available images for download")
 		w.admin.post("boot-sources/"+id+"/selections/", "os=ubuntu", "release=jammy", "arches=amd64", "subarches=*", "labels=*").code(200)
 	}},
 	{190, "events come newest first, from a level up", same, func(w *world) {

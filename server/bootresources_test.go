@@ -110,3 +110,36 @@ func TestSyncedResourceTakesNoUpload(t *testing.T) {
 		t.Errorf("a piece for a synced image: %d %s", a.Status, a.Text())
 	}
 }
+
+// Every type of file goes up and is stored under the name that installers know; what a system cannot take is refused.
+func TestBootResourceFiletypes(t *testing.T) {
+	e := servertest.New(t)
+	upload := func(name, kind string) servertest.Answer {
+		data := []byte(name + " " + kind)
+		sum := sha256.Sum256(data)
+		return e.Admin.Post("boot-resources/", "name", name, "architecture", "amd64", "sha256", hex.EncodeToString(sum[:]), "size", strconv.Itoa(len(data)), "filetype", kind)
+	}
+	for kind, want := range map[string][2]string{
+		"": {"root-tgz", "root.tgz"}, "tgz": {"root-tgz", "root.tgz"}, "tbz": {"root-tbz", "root.tbz"}, "txz": {"root-txz", "root.txz"}, "squashfs": {"squashfs", "root.squashfs"},
+		"ddtgz": {"root-dd", "root-dd"}, "ddtbz": {"root-dd.tar.bz2", "root-dd.tar.bz2"}, "ddtxz": {"root-dd.tar.xz", "root-dd.tar.xz"}, "ddtar": {"root-dd.tar", "root-dd.tar"},
+		"ddraw": {"root-dd.raw", "root-dd.raw"}, "ddgz": {"root-dd.gz", "root-dd.gz"}, "dd.gz": {"root-dd.gz", "root-dd.gz"}, "ddbz2": {"root-dd.bz2", "root-dd.bz2"},
+		"dd.bz2": {"root-dd.bz2", "root-dd.bz2"}, "ddxz": {"root-dd.xz", "root-dd.xz"}, "dd.xz": {"root-dd.xz", "root-dd.xz"},
+	} {
+		a := upload("plain-"+strings.ReplaceAll(kind, ".", "-"), kind)
+		if a.Status != http.StatusCreated {
+			t.Errorf("%q: %d %s", kind, a.Status, a.Text())
+			continue
+		}
+		var r api.BootResource
+		a.Into(t, &r)
+		if f := newest(t, r); f.Filetype != want[0] || f.Filename != want[1] {
+			t.Errorf("%q is stored as %s, %s", kind, f.Filetype, f.Filename)
+		}
+	}
+	for _, c := range [][3]string{{"custom/x", "zip", "zip"}, {"windows/win2022", "tgz", "Invalid file type tgz for windows images."}, {"centos/mine", "ddgz", "Invalid file type ddgz for centos images."},
+		{"plan9/x", "tgz", "Unsupported operating system plan9"}, {"ubuntu", "tgz", "ubuntu is a reserved name"}, {"ingot/light", "squashfs", "is a reserved name"}, {"custom/../x", "tgz", "Enter a valid value."}} {
+		if a := upload(c[0], c[1]); a.Status != http.StatusBadRequest || !strings.Contains(a.Text(), c[2]) {
+			t.Errorf("%s %s: %d %s", c[0], c[1], a.Status, a.Text())
+		}
+	}
+}

@@ -35,6 +35,9 @@ func TestControllerOperations(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := e.P.RecordRackCache(t.Context(), rack, api.RackCache{Contents: []string{strings.Repeat("ab", 32)}}); err != nil {
+		t.Fatal(err)
+	}
 	at, region := "rackcontrollers/"+rack.SystemID+"/", "regioncontrollers/"+regions[0].SystemID+"/"
 	admin, user := e.Admin, e.User
 	run(t, []step{
@@ -52,6 +55,7 @@ func TestControllerOperations(t *testing.T) {
 		{user, "GET", "rackcontrollers/?op=power_parameters", "", 403, ""},
 		{user, "GET", "rackcontrollers/?op=describe_power_types", "", 403, ""},
 		{user, "GET", at + "?op=list_boot_images", "", 403, ""},
+		{admin, "GET", at + "?op=list_boot_images", "", 200, `"status": "synced"`},
 		{admin, "GET", at + "?op=list_boot_images", "", 200, `"name": "custom/x"`},
 		{user, "POST", at + "?op=import_boot_images", "", 403, ""},
 		{admin, "POST", at + "?op=import_boot_images", "", 202, "Accepted"},

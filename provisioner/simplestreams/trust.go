@@ -18,7 +18,8 @@ type Keyring struct{ keys openpgp.EntityList }
 const MaxKeyring = 1 << 20
 
 // ReadKeyring reads public keys as gpg exports them, binary or in armour.
-func ReadKeyring(raw []byte) (Keyring, error) {
+func ReadKeyring(raw []byte) (ring Keyring, err error) {
+	defer noPanic(&err)
 	if len(raw) > MaxKeyring {
 		return Keyring{}, fmt.Errorf("the keyring is larger than %d bytes", MaxKeyring)
 	}
@@ -38,7 +39,8 @@ func ReadKeyring(raw []byte) (Keyring, error) {
 
 // Verify returns what a key of the keyring has signed in a clear-signed document. There must be nothing else in the document: text beside
 // the signed one is how readers are made to see something that nobody signed.
-func (k Keyring) Verify(signed []byte, now time.Time) ([]byte, error) {
+func (k Keyring) Verify(signed []byte, now time.Time) (text []byte, err error) {
+	defer noPanic(&err)
 	signed = bytes.TrimLeft(signed, "\ufeff \t\r\n")
 	if !bytes.HasPrefix(signed, []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
 		return nil, badFormat("there is no clear-signed text")
@@ -57,4 +59,12 @@ func (k Keyring) Verify(signed []byte, now time.Time) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s", ErrUntrusted, strings.TrimPrefix(err.Error(), "openpgp: "))
 	}
 	return block.Bytes, nil
+}
+
+// noPanic makes an error of a panic of the OpenPGP library: its parser has some in it, for instance at a signed text of no lines, and
+// what it parses here comes from strangers.
+func noPanic(err *error) {
+	if e := recover(); e != nil {
+		*err = badFormat("the OpenPGP data is malformed")
+	}
 }

@@ -117,6 +117,8 @@ func (s *site) life(j job) {
 		t.Fatalf("inventory: %d CPU, %d MiB, %d disks, boot disk %q, boot method %q", m.CPUCount, m.Memory, len(m.BlockDeviceSet), m.BootDisk.Serial, m.BiosBootMethod)
 	}
 
+	j.storage(m)
+
 	name := "debian-" + string(fw)
 	if _, err := s.Tags.Create(&entity.TagParams{Name: name}); err != nil {
 		t.Fatal(err)
@@ -131,7 +133,6 @@ func (s *site) life(j job) {
 	if got.SystemID != id {
 		t.Fatalf("allocated %s instead of %s", got.SystemID, id)
 	}
-	j.storage(m)
 	model, err := s.Machine.Get(id)
 	if err != nil {
 		t.Fatal(err)
