@@ -156,10 +156,22 @@ func (in *installer) partitioning(ctx context.Context, present []Disk) error {
 // free takes away what uses the disks that the plan names, and returns what is present after that. A disk that the plan does not find
 // exactly once is left alone here and refused later.
 func (in *installer) free(ctx context.Context, ids []api.DiskID, present []Disk) ([]Disk, error) {
+	return freeDisks(ctx, in.cmd, in.rep.Logf, in.list, ids, present)
+}
+
+// idleDisks are disks as they would be without what uses them.
+func idleDisks(present []Disk) []Disk {
 	idle := slices.Clone(present)
 	for i := range idle {
 		idle[i].Busy = ""
 	}
+	return idle
+}
+
+// freeDisks takes away what uses the disks with these identities and lists all disks anew. It is for a plan that may write them whole: systems
+// assemble what they find (a distribution's udev rules start the volume groups and arrays of the system that was installed before).
+func freeDisks(ctx context.Context, cmd commander, logf func(string, ...any), list func() ([]Disk, error), ids []api.DiskID, present []Disk) ([]Disk, error) {
+	idle := idleDisks(present)
 	var disks []Disk
 	for _, id := range ids {
 		d, err := matchDisk(id, idle)
@@ -173,10 +185,10 @@ func (in *installer) free(ctx context.Context, ids []api.DiskID, present []Disk)
 	if len(disks) == 0 {
 		return present, nil
 	}
-	if err := newStopper(system{"/"}, in.cmd, in.rep.Logf, disks).stop(ctx); err != nil {
+	if err := newStopper(system{"/"}, cmd, logf, disks).stop(ctx); err != nil {
 		return nil, fmt.Errorf("take the disks out of use: %w", err)
 	}
-	return in.list()
+	return list()
 }
 
 // deactivate stops the arrays, volume groups and caches that the installation made, so that they are whole when the machine restarts.

@@ -419,7 +419,7 @@ func (a *agent) waitDisks(ctx context.Context, want []api.DiskID) ([]Disk, error
 		}
 		missing := false
 		for _, id := range want {
-			if _, err := matchDisk(id, ds); err != nil {
+			if _, err := matchDisk(id, idleDisks(ds)); err != nil {
 				missing = true
 			}
 		}
@@ -494,6 +494,9 @@ func (a *agent) erase(ctx context.Context, t api.Task) (err error) {
 	}
 	present, err := a.waitDisks(ctx, t.Erase.Disks)
 	if err != nil {
+		return err
+	}
+	if present, err = freeDisks(ctx, a.cmd, a.rep.Logf, a.disks, t.Erase.Disks, present); err != nil {
 		return err
 	}
 	e := eraser{cmd: a.cmd, logf: a.rep.Logf, progress: func(s string) { a.rep.Progress(name, s); a.rep.Logf("%s", s) },
