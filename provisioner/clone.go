@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/ingot-metal/ingot/provisioner/layout"
 	"github.com/ingot-metal/ingot/storage"
 )
 
@@ -253,9 +254,8 @@ func cloneStorage(tx *storage.Tx, src, dst *storage.Bundle, n *storage.Node) err
 		if f.UUID != nil && *f.UUID != "" {
 			id := newUUID()
 			f.UUID = &id
-			if f.Fstype == "vfat" || f.Fstype == "fat32" || f.Fstype == "fat16" {
-				short := fatID(id)
-				f.UUID = &short
+			if slices.Contains(fatTypes, f.Fstype) {
+				id = layout.VolumeID(id)
 			}
 		}
 		if err := tx.InsertFilesystem(&f); err != nil {
@@ -267,17 +267,6 @@ func cloneStorage(tx *storage.Tx, src, dst *storage.Bundle, n *storage.Node) err
 		n.BootDiskID = &id
 	}
 	return nil
-}
-
-// fatID is the short identity of a FAT file system, out of a long one.
-func fatID(uuid string) string {
-	b := []byte(uuid[:8])
-	for i, c := range b {
-		if c >= 'a' {
-			b[i] = c - 'a' + 'A'
-		}
-	}
-	return string(b[:4]) + "-" + string(b[4:])
 }
 
 func mapped(to map[int64]int64, id *int64) *int64 {

@@ -6,11 +6,14 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/ingot-metal/ingot/provisioner/layout"
 	"github.com/ingot-metal/ingot/storage"
 )
 
 // formatTypes are the file systems that somebody can ask for.
 var formatTypes = []string{"ext2", "ext4", "xfs", "fat32", "vfat", "swap", "ramfs", "tmpfs", "btrfs", "zfsroot"}
+
+var fatTypes = []string{"fat32", "vfat"}
 
 var specialTypes = []string{"ramfs", "tmpfs"}
 
@@ -106,6 +109,9 @@ func (s *Service) Format(ctx context.Context, systemID string, t StorageTarget, 
 			if err := c.tx.DeleteFilesystem(old.ID); err != nil {
 				return err
 			}
+		}
+		if in.UUID == nil && slices.Contains(fatTypes, in.Fstype) {
+			uuid = layout.VolumeID(uuid) // what is shown is what the system will have: FAT has no room for a UUID
 		}
 		fs := storage.Filesystem{NodeID: c.n.ID, Fstype: in.Fstype, UUID: &uuid, Acquired: storage.AllocatedStorage(c.n.Status)}
 		if label != "" {

@@ -16,7 +16,7 @@ const (
 	maxNesting    = 64   // of brackets
 	maxSteps      = 2_000_000
 	maxTime       = 4 * time.Second // the steps are the bound: a busy machine must not change a verdict
-	clockEvery    = 1024 // steps between two looks at the clock
+	clockEvery    = 1024            // steps between two looks at the clock
 )
 
 // ErrTooMuch is the error of an evaluation that was stopped: the expression asks for too much work on this document.
