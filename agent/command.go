@@ -24,7 +24,9 @@ type StepError struct {
 
 func (e *StepError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: ", e.Step)
+	if e.Step != "" {
+		fmt.Fprintf(&b, "%s: ", e.Step)
+	}
 	if e.Command != "" {
 		fmt.Fprintf(&b, "%s: ", e.Command)
 	}
@@ -38,16 +40,17 @@ func (e *StepError) Error() string {
 
 func (e *StepError) Unwrap() error { return e.Err }
 
-// inStep wraps an error with the name of its step, once.
+// inStep wraps an error with the name of its step, once. What was made of a command's error on the way keeps its words.
 func inStep(step string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if se, ok := err.(*StepError); ok && se.Step == "" {
+		se.Step = step
+		return se
+	}
 	var se *StepError
-	if errors.As(err, &se) {
-		if se.Step == "" {
-			se.Step = step
-		}
+	if errors.As(err, &se) && se.Step != "" {
 		return err
 	}
 	return &StepError{Step: step, Err: err}

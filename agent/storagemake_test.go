@@ -299,8 +299,8 @@ func TestStorageFailures(t *testing.T) {
 	} {
 		m, h := build()
 		f(m, h)
-		err := m.run(t.Context())
-		if err == nil || !strings.Contains(err.Error(), want) {
+		err := inStep("stage-partitioning", m.run(t.Context()))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "stage-partitioning: ") || strings.Contains(err.Error(), ": : ") {
 			t.Errorf("%q: %v", want, err)
 		}
 	}
@@ -343,6 +343,10 @@ func TestStorageRefusals(t *testing.T) {
 		{"bios-lvm", "no volume group", set("vgroot-swap", func(it *api.StorageItem) { it.VolGroup = "vda-part2" })},
 		{"bios-lvm", "size -1", set("vgroot-swap", func(it *api.StorageItem) { it.Size = -1 })},
 		{"bios-lvm", "cannot be made", set("vgroot-swap_format", func(it *api.StorageItem) { it.FSType = "zfsroot" })},
+		{"bios-mbr-two-disks", "XFS needs 300 MiB", func(l items) items {
+			l = set("sda-part6", func(it *api.StorageItem) { it.Size = 299 * mib })(l)
+			return set("sda-part6_format", func(it *api.StorageItem) { it.FSType = "xfs" })(l)
+		}},
 		{"bios-lvm", "no UUID of ext4", set("vgroot-lv-root_format", func(it *api.StorageItem) { it.UUID = "-L evil" })},
 		{"bios-lvm", "label", set("vgroot-lv-root_format", func(it *api.StorageItem) { it.Label = "-x" })},
 		{"bios-lvm", "options", set("vgroot-lv-root_mount", func(it *api.StorageItem) { it.Options = "ro 0 0\n/dev/sdz / ext4" })},

@@ -32,6 +32,9 @@ var (
 // fileSystems are the types that can be made, and whether they are fit for a root.
 var fileSystems = map[string]bool{"ext2": true, "ext3": true, "ext4": true, "xfs": true, "btrfs": true, "vfat": false, "fat32": false, "fat16": false, "swap": false}
 
+// smallestXFS is the least that mkfs.xfs makes a file system of.
+const smallestXFS = 300 * mib
+
 // memoryFileSystems need no device.
 var memoryFileSystems = map[string]bool{"tmpfs": true, "ramfs": true}
 
@@ -177,6 +180,9 @@ func (p *storagePlan) add(it *api.StorageItem) error {
 		}
 		if strings.HasPrefix(it.Label, "-") || printable(it.Label) != it.Label {
 			return fmt.Errorf("label %q", it.Label)
+		}
+		if v := p.byID[it.Volume]; it.FSType == "xfs" && v != nil && v.Size > 0 && v.Size < smallestXFS {
+			return fmt.Errorf("XFS needs %d MiB at least, and %q has %d", smallestXFS/mib, it.Volume, v.Size/mib)
 		}
 		p.formats[it.Volume] = it
 		return p.take(it.Volume, "format")

@@ -125,6 +125,9 @@ func (s *Service) deploy(ctx context.Context, tx *storage.Tx, n *storage.Node, r
 	if _, err := s.installPlan(tx, n, image, planContext{MetadataURL: "http://127.0.0.1/MAAS/metadata/", Token: storage.NodeToken{ConsumerKey: "c", TokenKey: "t", TokenSecret: "s"}}); err != nil {
 		return Errorf(Invalid, "Failed to render preseed: %v", err)
 	}
+	if err := s.checkPreseeds(tx, n, image); err != nil {
+		return err
+	}
 	return s.powerUp(tx, n)
 }
 

@@ -211,7 +211,9 @@ func environmentPreseed(j preseedJob) ([]byte, error) {
 		}
 	case n.Status == storage.StatusDiskErasing:
 		p.Timeout = 604800
-	case in(n.Status, storage.StatusEnteringRescueMode, storage.StatusRescueMode) || n.EphemeralDeploy && in(n.Status, storage.StatusDeploying, storage.StatusDeployed):
+	case n.EphemeralDeploy && in(n.Status, storage.StatusDeploying, storage.StatusDeployed): // the system that is started in memory stays
+		p.MetadataURL, p.PowerState = j.base+metadataPath+"curtin", ""
+	case in(n.Status, storage.StatusEnteringRescueMode, storage.StatusRescueMode):
 		p.PowerState = ""
 	case in(n.Status, storage.StatusCommissioning, storage.StatusTesting):
 		if n.Status == storage.StatusTesting && n.PreviousStatus == storage.StatusDeployed { // back to the system that it interrupted
@@ -268,11 +270,9 @@ func (s *Service) preseedValues(tx *storage.Tx, j preseedJob, target preseed.Tar
 	}
 	v.NodeDisablePXEURL = j.base + metadataPath + "latest/by-id/" + n.SystemID + "/"
 	if v.LicenseKey = redacted; j.secret {
-		key, err := tx.LicenseKeyOf(target.OSystem, target.Release)
-		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		if v.LicenseKey, err = machineLicense(tx, n, target); err != nil {
 			return v, err
 		}
-		v.LicenseKey = key.LicenseKey
 	}
 	v.Node = preseed.Node{SystemID: n.SystemID, Hostname: n.Hostname, FQDN: n.Hostname, Architecture: n.Architecture, Description: n.Description,
 		Status: n.Status.String(), OSystem: target.OSystem, DistroSeries: target.Release, HWEKernel: n.HWEKernel, BIOSBootMethod: deref(n.BIOSBootMethod, ""),
@@ -294,6 +294,22 @@ func (s *Service) preseedValues(tx *storage.Tx, j preseedJob, target preseed.Tar
 		v.Node.Owner = owner.Username
 	}
 	return v, nil
+}
+
+// machineLicense is the license key of a machine's deployment, else that of the series.
+func machineLicense(tx *storage.Tx, n *storage.Node, target preseed.Target) (string, error) {
+	key, err := tx.NodeSecret(n.ID, secretLicense)
+	if err == nil && key != "" && n.Osystem == target.OSystem && n.DistroSeries == target.Release {
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return "", err
+	}
+	stored, err := tx.LicenseKeyOf(target.OSystem, target.Release)
+	if errors.Is(err, storage.ErrNotFound) {
+		return "", nil
+	}
+	return stored.LicenseKey, err
 }
 
 // needImage answers what the documents of an installation are about.
@@ -471,6 +487,10 @@ func (s *Service) previewPreseed(ctx context.Context, tx *storage.Tx, n *storage
 // previewJob is the job of a document with nothing in it that the caller may not see.
 func (s *Service) previewJob(ctx context.Context, tx *storage.Tx, n *storage.Node, prefix preseed.Prefix, distroSeries string) (j preseedJob, err error) {
 	j = preseedJob{prefix: prefix, node: n, base: rackBase(n), token: redactedToken, secret: mayNode(ActorFrom(ctx), n, permAdminRead)}
+	if prefix.Name == preseed.PrefixEnlist {
+		j.node = nil // whoever enlists is nobody yet
+		return j, nil
+	}
 	if j.secret {
 		t, err := tx.NodeToken(n.ID)
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
@@ -635,28 +655,25 @@ func (s *Service) InstallerUserData(ctx context.Context, nodeID int64, base stri
 	return d.Content, s.preseedFailed(ctx, n, d.Err)
 }
 
-// CurtinInstall is what curtin installs a machine with: its configuration, and the source as an argument.
-func (s *Service) CurtinInstall(ctx context.Context, nodeID int64, base string) (config []byte, source string, err error) {
+// CurtinInstall is the configuration by which curtin installs a machine, source and all.
+func (s *Service) CurtinInstall(ctx context.Context, nodeID int64, base string) ([]byte, error) {
 	var (
 		d PreseedDocument
 		n *storage.Node
 	)
-	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
+	err := s.DB.Read(ctx, func(tx *storage.Tx) error {
 		j, err := s.installJob(tx, nodeID, preseed.PrefixCurtinUserdata, base)
 		if err != nil {
 			return err
 		}
 		n = j.node
-		if d, err = s.renderPreseed(tx, j); err != nil || d.Err != nil {
-			return err
-		}
-		source, err = preseed.SourceArgument(j.image.Filetype, base+"/images/"+ImagePath(*j.image))
-		return badPreseed(err)
+		d, err = s.renderPreseed(tx, j)
+		return err
 	})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	return d.Content, source, s.preseedFailed(ctx, n, d.Err)
+	return d.Content, s.preseedFailed(ctx, n, d.Err)
 }
 
 // checkPreseeds renders what operators' templates make of an installation while the user can still be told.

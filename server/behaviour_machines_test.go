@@ -180,6 +180,11 @@ var machineBehaviours = []behaviour{
 		})
 		w.user.post(n.path("deploy")).keys("storage")
 		w.admin.get(n.path("")).eq("status_name", "Ready")
+		// What an operator's template makes of a machine is rendered, and refused in MAAS's words.
+		m := w.deployable(storage.StatusReady)
+		w.admin.put("/ingot/v1/preseed-templates/curtin_userdata_ubuntu", "content={{if eq .node.hostname \""+m.Hostname+"\"}}{{.nothing}}{{end}}x: y\n").code(200)
+		w.user.post(m.path("deploy")).has(400, "Failed to render preseed: template curtin_userdata_ubuntu: line 1: ", "nothing")
+		w.admin.get(m.path("")).eq("status_name", "Ready")
 	}},
 	{79, "a machine without disks is deployed to memory by itself", same, func(w *world) {
 		n := w.deployable(storage.StatusReady)
@@ -302,11 +307,14 @@ var machineBehaviours = []behaviour{
 		w.write(func(tx *storage.Tx) error { return tx.InsertNodeToken(&t) })
 		w.admin.get(n.path("get_token")).eq("token_key", t.TokenKey).eq("token_secret", t.TokenSecret).eq("consumer_key", t.ConsumerKey)
 	}},
-	{96, "curtin's configuration exists while there is something to install", differs, func(w *world) {
-		w.admin.get(w.machine(storage.StatusReady).path("get_curtin_config")).code(501) // MAAS: 400
+	{96, "curtin's configuration exists while there is something to install", same, func(w *world) {
+		ready := w.machine(storage.StatusReady)
+		w.admin.get(ready.path("get_curtin_config")).is(400, "Machine "+ready.Hostname+" is not in a deployment state.")
+		w.other.get(w.machine(storage.StatusDeployed, ownedBy(w.user)).path("get_curtin_config")).code(403)
+		w.admin.get("machines/nobody/?op=get_curtin_config").code(404)
 		n := w.deployable(storage.StatusReady)
 		w.user.post(n.path("deploy")).code(200)
-		w.admin.get(n.path("get_curtin_config")).code(501) // MAAS: YAML
+		w.admin.get(n.path("get_curtin_config")).has(200, "partitioning_commands:", "netboot_off", "/"+n.SystemID).header("Content-Type", "text/plain")
 	}},
 	{97, "annotations are the owner's, and go when emptied", same, func(w *world) {
 		n := w.machine(storage.StatusAllocated, ownedBy(w.user))

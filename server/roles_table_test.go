@@ -519,6 +519,15 @@ ingot_install_trees.list                           401  yes  yes  403
 ingot_install_trees.create                         401  403  yes  403
 # IngotMachinePasswordHandler
 ingot_machine_password.take                        401  403  403  403
+# IngotMachinePreseedHandler
+ingot_machine_preseed.read                         401  yes  yes  403
 # IngotMachineTimelineHandler
 ingot_machine_timeline.read                        401  yes  yes  403
+# IngotPreseedTemplateHandler
+ingot_preseed_template.read                        401  403  yes  403
+ingot_preseed_template.update                      401  403  yes  403
+ingot_preseed_template.delete                      401  403  yes  403
+ingot_preseed_template.validate                    401  403  yes  403
+# IngotPreseedTemplatesHandler
+ingot_preseed_templates.list                       401  403  yes  403
 `

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/ingot-metal/ingot/storage"
@@ -40,7 +41,7 @@ var recipes = map[string]func(w *walker, t *testing.T) recipe{
 	"machine.set_workload_annotations":        inStatus(storage.StatusAllocated, "k=v"),
 	"machine.set_storage_layout":              plain("storage_layout=blank"),
 	"machine.mount_special":                   plain("fstype=tmpfs", "mount_point=/mnt"),
-	"machine.get_curtin_config":               cannot(501),
+	"machine.get_curtin_config":               installing,
 	"machine.test":                            withScript("testing_scripts"),
 	"machine.unmount_special":                 mounted,
 	"machines.add_chassis":                    cannot(501),
@@ -238,9 +239,20 @@ var recipes = map[string]func(w *walker, t *testing.T) recipe{
 func deployRecipe(w *walker, t *testing.T) recipe {
 	x := &world{Env: w.e, t: t, count: 100}
 	x.admin = callAs(t, w.e, w.e.Admin)
-	x.image("ubuntu/noble", "amd64/ga-24.04")
+	if !strings.Contains(x.admin.get("boot-resources/").Text(), `"ubuntu/noble"`) { // of another recipe
+		x.image("ubuntu/noble", "amd64/ga-24.04")
+	}
+	w.n++
+	x.count += w.n // another machine each time
 	n := x.deployableOn(fmt.Sprint(w.subnets[0]), storage.StatusReady)
 	return recipe{at: map[string]string{"system_id": n.SystemID}}
+}
+
+// installing is a machine that is being deployed.
+func installing(w *walker, t *testing.T) recipe {
+	r := deployRecipe(w, t)
+	callAs(t, w.e, w.e.Admin).post("machines/"+r.at["system_id"]+"/?op=deploy", "distro_series=noble").code(200)
+	return r
 }
 
 func raid(w *walker, t *testing.T) recipe {

@@ -133,7 +133,9 @@ func walkLife(w *walk, id string) {
 	if tok := get[*entity.MachineToken](w, "Machine.GetToken", id); tok.TokenKey == "" || tok.TokenSecret == "" || tok.ConsumerKey == "" {
 		w.t.Error("a deployed machine has no token")
 	}
-	w.unbuilt("machine", "get_curtin_config", "Machine.GetCurtinConfig", id)
+	if c := get[map[string]any](w, "Machine.GetCurtinConfig", id); c["storage"] == nil || c["late_commands"] == nil || c["network"] == nil {
+		w.t.Errorf("curtin's configuration: %v", c)
+	}
 	equal(w, "locked", get[*entity.Machine](w, "Machine.Lock", id, "why").Locked, true)
 	w.refused(409, "", "Machine.Lock", id, "")
 	equal(w, "unlocked", get[*entity.Machine](w, "Machine.Unlock", id, "").Locked, false)

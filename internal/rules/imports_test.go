@@ -35,6 +35,7 @@ var ruleList = []rule{
 	{of: "provisioner/preseed/kickstart", only: []string{"api", "provisioner/layout", "provisioner/preseed/sshkey", "provisioner/preseed/kickstart"}, why: "preseeds are pure: records in, text out"},
 	{of: "provisioner/preseed/windows", only: []string{"api", "provisioner/layout", "provisioner/preseed/sshkey", "provisioner/preseed/windows"}, why: "preseeds are pure: records in, text out"},
 	{of: "provisioner/preseed/sshkey", stdOnly: true, why: "keys are text: who has them is somebody else's"},
+	{of: "provisioner/preseed", only: []string{"api", "provisioner/layout", "provisioner/preseed"}, why: "preseeds are pure: what a machine is goes in, documents come out, no store"},
 	{of: "provisioner/tagdef", only: []string{"provisioner/tagdef"}, why: "definitions are pure: documents and an expression in, a verdict out"},
 	{of: "provisioner/content", only: []string{"provisioner/content"}, why: "blobs are files: what they mean is somebody else's"},
 	{of: "provisioner/jobs", only: []string{"storage", "provisioner/jobs"}, why: "the queue does not know what jobs do"},

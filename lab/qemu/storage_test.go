@@ -267,7 +267,7 @@ func TestStorageBIOS(t *testing.T) {
 	mirror.fs(mirror.raid("md0", "1", members, nil), "ext4", "root", "/")
 	mirror.fs(mirror.raid("md5", "5", five[:3], five[3:]), "ext4", "five", "/five")
 	mirror.vg("vgr", mirror.raid("md10", "10", ten, nil))
-	mirror.fs(mirror.lv("vgr", "ten", 240*mib), "xfs", "ten", "/ten")
+	mirror.fs(mirror.lv("vgr", "ten", 240*mib), "ext4", "ten", "/ten")
 
 	two := &storagePlan{n: 200}
 	d = two.disk(m, 3, "msdos", true)

@@ -119,15 +119,6 @@ func source(filetype, imageURL string) (installSourceDoc, error) {
 	return installSourceDoc{typ, imageURL}, nil
 }
 
-// SourceArgument is a source as curtin install takes it for an argument.
-func SourceArgument(filetype, imageURL string) (string, error) {
-	s, err := source(filetype, imageURL)
-	if err != nil || s.Type == "tgz" || s.Type == "tbz" || s.Type == "txz" {
-		return s.URI, err
-	}
-	return s.Type + ":" + s.URI, nil
-}
-
 // base is the system whose rules hold: of a custom image, the one that it is made of.
 func (c *Curtin) base() (osystem, series string) {
 	if c.OSystem != "custom" {

@@ -4,8 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"reflect"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -32,17 +38,18 @@ var blockText = regexp.MustCompile(`^[!-~]([ -~]*[!-~])?(\n|\n[!-~]([ -~]*[!-~])
 // Marshal writes a value as YAML that PyYAML and every other reader understands as it was: texts stand in double quotes unless they
 // cannot be anything else.
 func Marshal(v any) ([]byte, error) {
-	var n yaml.Node
-	if err := n.Encode(v); err != nil {
+	p, err := plain(reflect.ValueOf(v))
+	if err != nil {
 		return nil, err
 	}
-	if err := quoteTexts(&n); err != nil {
+	n, err := node(p)
+	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
-	if err := enc.Encode(&n); err != nil {
+	if err := enc.Encode(n); err != nil {
 		return nil, err
 	}
 	if err := enc.Close(); err != nil {
@@ -54,29 +61,155 @@ func Marshal(v any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func quoteTexts(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!binary" {
-		return errors.New("a text is not UTF-8")
+// plain turns structs, by their yaml tags, and everything else into mappings, lists and scalars. The YAML library's own way goes through a
+// text that it does not always read back.
+func plain(v reflect.Value) (any, error) {
+	switch v.Kind() {
+	case reflect.Invalid:
+		return nil, nil
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			return nil, nil
+		}
+		return plain(v.Elem())
+	case reflect.String:
+		return v.String(), nil
+	case reflect.Bool:
+		return v.Bool(), nil
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return v.Int(), nil
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return v.Uint(), nil
+	case reflect.Float32, reflect.Float64:
+		return v.Float(), nil
+	case reflect.Slice, reflect.Array:
+		out := make([]any, v.Len())
+		for i := range out {
+			x, err := plain(v.Index(i))
+			if err != nil {
+				return nil, err
+			}
+			out[i] = x
+		}
+		return out, nil
+	case reflect.Map:
+		out := make(map[string]any, v.Len())
+		for k, e := range v.Seq2() {
+			x, err := plain(e)
+			if err != nil {
+				return nil, err
+			}
+			out[k.String()] = x
+		}
+		return out, nil
+	case reflect.Struct:
+		if t, ok := v.Interface().(time.Time); ok {
+			return t, nil
+		}
+		out := map[string]any{}
+		for i := range v.NumField() {
+			name, opts, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+			f := v.Field(i)
+			if empty := f.IsZero() || (f.Kind() == reflect.Slice || f.Kind() == reflect.Map) && f.Len() == 0; empty && strings.Contains(opts, "omitempty") {
+				continue
+			}
+			x, err := plain(f)
+			if err != nil {
+				return nil, err
+			}
+			out[name] = x
+		}
+		return out, nil
 	}
-	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
-		n.Tag = "!!str"
+	return nil, fmt.Errorf("a %s has no place in a document", v.Kind())
+}
+
+// node writes what plain answers; mappings by their keys.
+func node(v any) (*yaml.Node, error) {
+	scalar := func(tag, value string) (*yaml.Node, error) {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}, nil
+	}
+	switch v := v.(type) {
+	case nil:
+		return scalar("!!null", "null")
+	case bool:
+		return scalar("!!bool", strconv.FormatBool(v))
+	case int64:
+		return scalar("!!int", strconv.FormatInt(v, 10))
+	case uint64:
+		return scalar("!!int", strconv.FormatUint(v, 10))
+	case float64:
+		return scalar("!!float", floatText(v))
+	case time.Time:
+		return scalar("!!timestamp", v.Format(time.RFC3339Nano))
+	case string:
+		if !utf8.ValidString(v) {
+			return nil, errors.New("a text is not UTF-8")
+		}
+		n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: v, Style: yaml.DoubleQuotedStyle}
 		switch {
-		case !utf8.ValidString(n.Value):
-			return errors.New("a text is not UTF-8")
-		case plainText.MatchString(n.Value) && !notText.MatchString(n.Value):
+		case plainText.MatchString(v) && !notText.MatchString(v):
 			n.Style = 0
-		case blockText.MatchString(n.Value) && !strings.Contains(n.Value, "\n\n\n"):
+		case blockText.MatchString(v) && !strings.Contains(v, "\n\n\n"):
 			n.Style = yaml.LiteralStyle
-		default:
-			n.Style = yaml.DoubleQuotedStyle
 		}
-	}
-	for _, c := range n.Content {
-		if err := quoteTexts(c); err != nil {
-			return err
+		return n, nil
+	case []any:
+		n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+		if len(v) == 0 {
+			n.Style = yaml.FlowStyle
 		}
+		for _, e := range v {
+			c, err := node(e)
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, c)
+		}
+		return n, nil
+	case map[string]any:
+		n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+		if len(v) == 0 {
+			n.Style = yaml.FlowStyle
+		}
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			key, err := node(k)
+			if err != nil {
+				return nil, err
+			}
+			if key.Style == yaml.LiteralStyle {
+				key.Style = yaml.DoubleQuotedStyle
+			}
+			value, err := node(v[k])
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, key, value)
+		}
+		return n, nil
 	}
-	return nil
+	return nil, fmt.Errorf("a %T has no place in a document", v)
+}
+
+// floatText is a number with a point, by which YAML 1.1 knows them.
+func floatText(f float64) string {
+	switch {
+	case math.IsNaN(f):
+		return ".nan"
+	case math.IsInf(f, 1):
+		return ".inf"
+	case math.IsInf(f, -1):
+		return "-.inf"
+	}
+	text := strconv.FormatFloat(f, 'g', -1, 64)
+	mantissa, exponent, scientific := strings.Cut(text, "e")
+	if !strings.Contains(mantissa, ".") {
+		mantissa += ".0"
+	}
+	if scientific {
+		return mantissa + "e" + exponent
+	}
+	return mantissa
 }
 
 // plainTags are the types that a document may name; others are programs for somebody's reader.
@@ -161,12 +294,8 @@ func textKeysIn(v any) (any, error) {
 
 // asMapping turns a struct into the mapping that its YAML is.
 func asMapping(v any) (map[string]any, error) {
-	var n yaml.Node
-	if err := n.Encode(v); err != nil {
-		return nil, err
-	}
-	var m map[string]any
-	err := n.Decode(&m)
+	p, err := plain(reflect.ValueOf(v))
+	m, _ := p.(map[string]any)
 	return m, err
 }
 

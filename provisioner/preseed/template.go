@@ -18,8 +18,10 @@ import (
 
 // The bounds of what a template does, counted and not timed, so that the same text always ends the same way.
 const (
-	maxSteps = 20_000  // lists of the template that are entered: bodies of loops, branches, templates
-	maxText  = 4 << 20 // bytes that its functions make, all together
+	maxSteps     = 500_000  // parts of the template that are evaluated
+	maxText      = 4 << 20  // bytes that its functions read and make, all together
+	templateCost = 500      // of these is one call of another template
+	maxPiece     = 64 << 10 // bytes of one text that a function makes
 )
 
 // Template is an operator's text, parsed. It sees plain values and fixed functions: no methods, no files, nothing of other machines.
@@ -35,13 +37,14 @@ type budget struct {
 var (
 	errSteps = fmt.Errorf("the template does more than %d steps: shorten its loops", maxSteps)
 	errText  = fmt.Errorf("the template's functions make more than %d bytes of text", maxText)
+	errPiece = fmt.Errorf("a function of the template makes more than %d bytes of text", maxPiece)
 	errLong  = fmt.Errorf("the template's output is longer than %d bytes", MaxOutput)
 )
 
-// take charges a text that a function is about to make.
+// take charges a text that a function reads or is about to make.
 func (b *budget) take(n int) error {
-	if n > MaxOutput || n < 0 {
-		return errLong
+	if n > maxPiece || n < 0 {
+		return errPiece
 	}
 	if b.text -= n; b.text < 0 {
 		return errText
@@ -61,8 +64,8 @@ var removed = []string{"call", "html", "js"}
 func functions(b *budget) template.FuncMap {
 	gone := func(...any) (string, error) { return "", errors.New("there is no such function") }
 	m := template.FuncMap{
-		"tick": func() (string, error) {
-			if b.steps--; b.steps < 0 {
+		"tick": func(n int) (string, error) {
+			if b.steps -= n; b.steps < 0 {
 				return "", errSteps
 			}
 			return "", nil
@@ -116,6 +119,9 @@ func functions(b *budget) template.FuncMap {
 			if old == "" {
 				return "", errors.New("replace takes a text to look for")
 			}
+			if err := b.take(len(s)); err != nil {
+				return "", err
+			}
 			n := strings.Count(s, old)
 			if err := b.take(len(s) + n*len(with) - n*len(old)); err != nil {
 				return "", err
@@ -155,10 +161,10 @@ func functions(b *budget) template.FuncMap {
 		"base64":    func(s string) (string, error) { return b.keep(base64.StdEncoding.EncodeToString([]byte(s))) },
 		"lower":     func(s string) (string, error) { return b.keep(strings.ToLower(s)) },
 		"upper":     func(s string) (string, error) { return b.keep(strings.ToUpper(s)) },
-		"trim":      func(s string) (string, error) { return b.keep(strings.TrimSpace(s)) },
-		"contains":  func(part, s string) bool { return strings.Contains(s, part) },
-		"hasPrefix": func(prefix, s string) bool { return strings.HasPrefix(s, prefix) },
-		"hasSuffix": func(suffix, s string) bool { return strings.HasSuffix(s, suffix) },
+		"trim":      func(s string) (string, error) { return strings.TrimSpace(s), b.take(len(s)) },
+		"contains":  func(part, s string) (bool, error) { return strings.Contains(s, part), b.take(len(s)) },
+		"hasPrefix": func(prefix, s string) (bool, error) { return strings.HasPrefix(s, prefix), b.take(len(prefix)) },
+		"hasSuffix": func(suffix, s string) (bool, error) { return strings.HasSuffix(s, suffix), b.take(len(suffix)) },
 		"print":     func(v ...any) (string, error) { return b.keep(fmt.Sprint(v...)) },
 		"println":   func(v ...any) (string, error) { return b.keep(fmt.Sprintln(v...)) },
 		"printf": func(format string, v ...any) (string, error) {
@@ -206,70 +212,110 @@ func ParseTemplate(name, text string) (*Template, error) {
 	if err != nil {
 		return nil, templateError(err)
 	}
-	tick, err := template.New(name).Funcs(functions(&budget{})).Parse("{{tick}}")
-	if err != nil {
-		return nil, err
-	}
 	for _, each := range t.Templates() {
 		if each.Tree == nil {
 			continue
 		}
-		if err := count(each.Root, tick.Root.Nodes[0]); err != nil {
+		if err := countList(each.Root); err != nil {
 			return nil, err
 		}
 	}
 	return &Template{t}, nil
 }
 
-// count makes every list of a template begin with a step, so that loops and recursion of any shape come to an end, and refuses functions
-// that are not there.
-func count(n parse.Node, tick parse.Node) error {
-	list := func(l *parse.ListNode) error {
-		if l == nil {
-			return nil
+// tick is an action that counts.
+func tick(n int) (parse.Node, error) {
+	trees, err := parse.Parse("tick", fmt.Sprintf("{{tick %d}}", n), "", "", map[string]any{"tick": true})
+	if err != nil {
+		return nil, err
+	}
+	return trees["tick"].Root.Nodes[0], nil
+}
+
+// countList puts a count in front of every action of a list and at its beginning, so that loops and recursion of any shape come to an end,
+// and refuses functions that are not there.
+func countList(l *parse.ListNode) error {
+	if l == nil {
+		return nil
+	}
+	first, err := tick(1)
+	if err != nil {
+		return err
+	}
+	nodes := []parse.Node{first}
+	for _, n := range l.Nodes {
+		var (
+			pipe *parse.PipeNode
+			b    *parse.BranchNode
+		)
+		switch n := n.(type) {
+		case *parse.IfNode:
+			b = &n.BranchNode
+		case *parse.RangeNode:
+			b = &n.BranchNode
+		case *parse.WithNode:
+			b = &n.BranchNode
+		case *parse.ActionNode:
+			pipe = n.Pipe
+		case *parse.TemplateNode:
+			// Recursion costs memory besides.
+			count, err := tick(templateCost)
+			if err != nil {
+				return err
+			}
+			nodes, pipe = append(nodes, count), n.Pipe
 		}
-		for _, c := range l.Nodes {
-			if err := count(c, tick); err != nil {
+		if b != nil {
+			pipe = b.Pipe
+			if err := errors.Join(countList(b.List), countList(b.ElseList)); err != nil {
 				return err
 			}
 		}
-		l.Nodes = slices.Insert(l.Nodes, 0, tick)
-		return nil
-	}
-	branch := func(b *parse.BranchNode) error {
-		return errors.Join(count(b.Pipe, tick), list(b.List), list(b.ElseList))
-	}
-	switch n := n.(type) {
-	case *parse.ListNode:
-		return list(n)
-	case *parse.IfNode:
-		return branch(&n.BranchNode)
-	case *parse.RangeNode:
-		return branch(&n.BranchNode)
-	case *parse.WithNode:
-		return branch(&n.BranchNode)
-	case *parse.ActionNode:
-		return count(n.Pipe, tick)
-	case *parse.TemplateNode:
-		if n.Pipe != nil {
-			return count(n.Pipe, tick)
+		if pipe != nil {
+			parts, err := countParts(pipe)
+			if err != nil {
+				return err
+			}
+			count, err := tick(parts)
+			if err != nil {
+				return err
+			}
+			nodes = append(nodes, count)
 		}
+		nodes = append(nodes, n)
+	}
+	l.Nodes = nodes
+	return nil
+}
+
+// countParts is how many parts an action has.
+func countParts(n parse.Node) (int, error) {
+	switch n := n.(type) {
 	case *parse.PipeNode:
+		total := 1
 		for _, c := range n.Cmds {
 			for _, a := range c.Args {
-				if err := count(a, tick); err != nil {
-					return err
+				parts, err := countParts(a)
+				if err != nil {
+					return 0, err
 				}
+				total += parts
 			}
 		}
+		return total, nil
 	case *parse.ChainNode:
-		return count(n.Node, tick)
+		parts, err := countParts(n.Node)
+		return parts + len(n.Field), err
+	case *parse.FieldNode:
+		return len(n.Ident), nil
+	case *parse.VariableNode:
+		return len(n.Ident), nil
 	case *parse.IdentifierNode:
 		if slices.Contains(removed, n.Ident) || n.Ident == "tick" {
-			return fmt.Errorf("function %q not defined", n.Ident)
+			return 0, fmt.Errorf("function %q not defined", n.Ident)
 		}
 	}
-	return nil
+	return 1, nil
 }
 
 type limited struct {
@@ -302,7 +348,7 @@ var errorPlace = regexp.MustCompile(`^template: .*?:([0-9]+)(:[0-9]+)?: (executi
 
 // templateError says what is wrong with a template by its line, in words without the machinery's.
 func templateError(err error) error {
-	for _, own := range []error{errSteps, errText, errLong} {
+	for _, own := range []error{errSteps, errText, errPiece, errLong} {
 		if errors.Is(err, own) {
 			return own
 		}

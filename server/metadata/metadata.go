@@ -239,6 +239,11 @@ func (h *Handler) get(r *http.Request, n *storage.Node, parts []string, curtin b
 		return h.scripts(ctx, n)
 	case "maas-commissioning-scripts":
 		return answer{}, errNotFound
+	case "curtin-installer":
+		if !curtin {
+			return answer{}, errNotFound
+		}
+		return h.curtinInstaller(r, n)
 	case "ingot-task":
 		t, err := h.p.Task(ctx, n.ID, base(r, n)+"/MAAS/metadata/")
 		if err != nil {
@@ -305,7 +310,12 @@ func (h *Handler) userData(r *http.Request, n *storage.Node, curtin bool) (answe
 		return answer{http.StatusOK, binary, runScript(base(r, n), preseedPath(n.SystemID))}, nil
 	}
 	if curtin {
-		return run()
+		doc, err := h.p.InstallerUserData(r.Context(), n.ID, base(r, n))
+		if err != nil || doc == nil {
+			a, _ := run()
+			return a, err
+		}
+		return answer{http.StatusOK, binary, doc}, nil
 	}
 	kind, data, err := h.p.UserData(r.Context(), n.ID)
 	switch {
@@ -352,7 +362,7 @@ func (h *Handler) enlist(r *http.Request, parts []string) (answer, error) {
 }
 
 func (h *Handler) enlistPreseed(r *http.Request) (answer, error) {
-	body, err := layout.Preseed{MetadataURL: base(r, nil) + Prefix, PowerState: "poweroff", Timeout: 1800}.Render()
+	body, err := h.p.EnlistPreseed(r.Context(), base(r, nil))
 	return answer{http.StatusOK, plain, body}, err
 }
 
@@ -386,34 +396,7 @@ func (h *Handler) byID(w http.ResponseWriter, r *http.Request, parts []string, g
 	if r.URL.Query().Get("op") != "get_preseed" {
 		return answer{}, statusError{http.StatusBadRequest, "Unrecognised signature"}
 	}
-	n, token, err := h.p.MachineCredentials(r.Context(), parts[0])
-	if err != nil {
-		return answer{}, err
-	}
-	b := base(r, &n)
-	p := layout.Preseed{MetadataURL: b + Prefix, StatusURL: b + Prefix, SystemID: n.SystemID, PowerState: "poweroff", Timeout: 3600,
-		Credentials: layout.Credentials{ConsumerKey: token.ConsumerKey, TokenKey: token.TokenKey, TokenSecret: token.TokenSecret}}
-	switch n.Status {
-	case storage.StatusDeploying, storage.StatusDeployed:
-		switch {
-		case n.EphemeralDeploy: // the system that is started in memory stays
-			p.MetadataURL, p.PowerState = b+Prefix+"curtin", ""
-		case n.Status == storage.StatusDeploying:
-			p.MetadataURL, p.PowerState, p.Timeout = b+Prefix+"curtin", "reboot", 1800
-		}
-	case storage.StatusDiskErasing:
-		p.Timeout = 604800
-	case storage.StatusEnteringRescueMode, storage.StatusRescueMode:
-		p.PowerState = ""
-	case storage.StatusCommissioning, storage.StatusTesting:
-		if n.Status == storage.StatusTesting && n.PreviousStatus == storage.StatusDeployed { // back to the system that it interrupted
-			p.PowerState, p.Timeout = "reboot", 1800
-		}
-		if strings.Contains(n.CommissionFlags, "enable_ssh") {
-			p.PowerState = ""
-		}
-	}
-	body, err := p.Render()
+	body, err := h.p.MachinePreseed(r.Context(), parts[0], func(n *storage.Node) string { return base(r, n) })
 	return answer{http.StatusOK, plain, body}, err
 }
 

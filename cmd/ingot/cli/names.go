@@ -58,8 +58,8 @@ func dashes(s string) string { return strings.ReplaceAll(s, "_", "-") }
 func verbOf(op *api.Operation) verb {
 	_, short, _ := strings.Cut(op.ID, ".")
 	v := verb{op: op, name: dashes(op.Action())}
-	if op.Op == "" && short == "list" {
-		v.name = "list"
+	if op.Op == "" && (short == "list" || op.Handler.Prefix != "/MAAS/api/2.0") { // Ingot's own have their verb in the id alone
+		v.name = dashes(short)
 	}
 	for _, alias := range []string{dashes(op.Action()), dashes(short)} {
 		if alias != v.name && !slices.Contains(v.aliases, alias) {
