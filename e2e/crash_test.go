@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ingot-metal/ingot/api"
+	"github.com/ingot-metal/ingot/api/client"
 	"github.com/ingot-metal/ingot/lab"
 )
 
@@ -63,11 +65,15 @@ func TestKillAtEachStep(t *testing.T) {
 	for _, step := range steps {
 		s.allocate(id)
 		hit := k.arm(step)
-		s.deploy(id)
+		answer := s.deployAsync(id)
 		select {
 		case <-hit:
 		case <-time.After(60 * time.Second):
 			t.Fatalf("the machine never came to %s: it is %s, %s", step, m.State(), state(s.read(id)))
+		}
+		// The machine may be at its first steps before the answer is out: it is lost with the server then. A refusal is another thing.
+		if e := new(client.Error); errors.As(<-answer, &e) {
+			t.Fatalf("deploy before %s: %v", step, e)
 		}
 		begin := time.Now()
 		s.server.run()
@@ -120,6 +126,15 @@ func TestKillDuringRelease(t *testing.T) {
 }
 
 // releaseAsync asks for a release; the answer may be lost with the server.
+func (s *site) deployAsync(id string) <-chan error {
+	answer := make(chan error, 1)
+	go func() {
+		_, err := s.client.MachineDeploy(s.t.Context(), deployParams(id))
+		answer <- err
+	}()
+	return answer
+}
+
 func (s *site) releaseAsync(id string) {
 	_, _ = s.client.MachineRelease(s.t.Context(), releaseErase(id))
 }

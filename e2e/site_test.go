@@ -407,10 +407,13 @@ func (s *site) allocate(id string) {
 
 func (s *site) deploy(id string) {
 	s.t.Helper()
-	if _, err := s.client.MachineDeploy(s.t.Context(), api.MachineDeployParams{SystemID: id, DistroSeries: ptr("custom/lab"),
-		UserData: ptr(base64.StdEncoding.EncodeToString([]byte(userData)))}); err != nil {
+	if _, err := s.client.MachineDeploy(s.t.Context(), deployParams(id)); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+func deployParams(id string) api.MachineDeployParams {
+	return api.MachineDeployParams{SystemID: id, DistroSeries: ptr("custom/lab"), UserData: ptr(base64.StdEncoding.EncodeToString([]byte(userData)))}
 }
 
 func (s *site) release(id string, erase bool) {
