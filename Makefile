@@ -84,8 +84,8 @@ e2e-python: go ## a Python client of the published documents: generated, compile
 
 e2e: build e2e-clients e2e-juju e2e-typescript e2e-python e2e-qemu ## real clients on lab machines, and machines with real firmware
 
-e2e-full: e2e ## e2e, and what takes longer: the agent alone on QEMU machines of each firmware
-	INGOT_QEMU=1 go test -count=1 -v -timeout 60m ./lab/qemu
+e2e-full: e2e ## e2e, and what takes longer: the agent alone on QEMU machines of each firmware, with each kind of storage
+	INGOT_QEMU=1 go test -count=1 -v -timeout 120m ./lab/qemu
 
 bench: build ## lists, filters, tag definitions and allocate at 10,000 machines on SQLite and PostgreSQL, each beside its bar; DHCP, TFTP, HTTP, start-up, memory
 	go test -run '^$$' -bench . -benchtime $${BENCHTIME:-2s} ./bootsrv/... ./storage/... ./provisioner/... ./server/...

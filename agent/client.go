@@ -129,7 +129,23 @@ type request struct {
 	method, url, contentType string
 	body                     []byte
 	creds                    *Credentials
-	tries                    int // 0: all of retryWaits
+	tries                    int  // 0: all of retryWaits
+	patient                  bool // go on for two hours after that: nobody has said what the machine is to do
+}
+
+// patientTries are a minute apart.
+const patientTries = 120
+
+// away says whether an error means that the server cannot be reached or cannot answer now; anything else will be the same next time.
+func away(err error) bool {
+	var (
+		he *HTTPError
+		ue *url.Error
+	)
+	if errors.As(err, &he) {
+		return he.Status == 408 || he.Status == 429 || he.Status >= 500
+	}
+	return errors.As(err, &ue)
 }
 
 // do sends r until it succeeds, is refused for good, or the tries are used up. A 401 or 403 with a Date header moves our clock once.
@@ -142,13 +158,20 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 	if tries == 0 || tries > len(retryWaits)+1 {
 		tries = len(retryWaits) + 1
 	}
+	if r.patient {
+		tries += patientTries
+	}
 	skewed := false
 	var last error
 	for i := 0; i < tries; i++ {
 		if i > 0 {
-			c.logf("again in %ds: %v", retryWaits[i-1], last)
+			wait := time.Duration(60)
+			if i <= len(retryWaits) {
+				wait = retryWaits[i-1]
+			}
+			c.logf("again in %ds: %v", wait, last)
 			select {
-			case <-time.After(retryWaits[i-1] * unit):
+			case <-time.After(wait * unit):
 			case <-ctx.Done():
 				return nil, errors.Join(ctx.Err(), last)
 			}
@@ -221,7 +244,7 @@ func clip(s string, n int) string {
 
 // Preseed fetches and parses the document at cloud-config-url.
 func (c *Client) Preseed(ctx context.Context, u string) (Preseed, error) {
-	b, err := c.do(ctx, request{method: "GET", url: u})
+	b, err := c.do(ctx, request{method: "GET", url: u, patient: true})
 	if err != nil {
 		return Preseed{}, err
 	}
@@ -258,9 +281,9 @@ func (m *Metadata) Anonymous() bool { return m.Creds.empty() }
 // Task fetches what this boot is for.
 func (m *Metadata) Task(ctx context.Context) (api.Task, error) {
 	u := m.Base + "latest/ingot-task"
-	r := request{method: "GET", url: u, creds: &m.Creds}
+	r := request{method: "GET", url: u, creds: &m.Creds, patient: true}
 	if m.Anonymous() {
-		r = request{method: "GET", url: m.Base + "enlist/latest/ingot-task"}
+		r = request{method: "GET", url: m.Base + "enlist/latest/ingot-task", patient: true}
 	}
 	b, err := m.Client.do(ctx, r)
 	if err != nil {

@@ -244,7 +244,7 @@ func TestErase(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = writeTable(f, "gpt", d.Size, 512, mustLayout(t, "gpt", d.Size, 512, api.StorageItem{Number: 1, Offset: 1 << 20, Size: 80 << 20}))
+			err = writeTable(f, "gpt", newUUID(), d.Size, 512, mustLayout(t, "gpt", d.Size, 512, api.StorageItem{Number: 1, Offset: 1 << 20, Size: 80 << 20}))
 			f.Close()
 			if err != nil {
 				t.Fatal(err)

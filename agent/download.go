@@ -225,6 +225,31 @@ func (a *readAhead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// WriteTo implements io.WriterTo: the blocks are handed over as they are.
+func (a *readAhead) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		if len(a.cur) == 0 {
+			if a.block != nil {
+				a.free <- a.block
+				a.block = nil
+			}
+			b, ok := <-a.blocks
+			if !ok {
+				if a.err == io.EOF {
+					return total, nil
+				}
+				return total, a.err
+			}
+			a.cur, a.block = b, b
+		}
+		n, err := w.Write(a.cur)
+		total += int64(n)
+		if a.cur = a.cur[n:]; err != nil {
+			return total, err
+		}
+	}
+}
+
 // Close ends the goroutine. The reader beneath must not be used by others before.
 func (a *readAhead) Close() {
 	close(a.stop)

@@ -46,7 +46,7 @@ func decompress(r io.Reader) (io.Reader, func(), error) {
 		var h zstd.Header
 		head, _ := br.Peek(zstd.HeaderMaxSize)
 		small := h.Decode(head) == nil && h.WindowSize <= 16<<20
-		z, err := zstd.NewReader(br, zstd.WithDecoderMaxMemory(512<<20), zstd.WithDecoderConcurrency(1), zstd.IgnoreChecksum(true), zstd.WithDecoderLowmem(!small))
+		z, err := zstd.NewReader(&zstdZeros{r: br}, zstd.WithDecoderMaxMemory(512<<20), zstd.WithDecoderConcurrency(1), zstd.IgnoreChecksum(true), zstd.WithDecoderLowmem(!small))
 		if err != nil {
 			return nil, nil, err
 		}

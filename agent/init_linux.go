@@ -207,7 +207,7 @@ func Worker(console io.Writer) error {
 	out, err := Run(ctx, Config{ConfigURL: cl.ConfigURL, BootIF: cl.BootIF, Console: console, Target: "/run/ingot/target", Light: true})
 	if err != nil {
 		rep("%s failed: %v", firstOf(string(out.Step), "start"), err)
-		if out.Then != "stay" {
+		if out.Then != "stay" && out.Step != "" { // before a task is known, Run says what is best
 			out.Then = "poweroff"
 		}
 		time.Sleep(failDelay)

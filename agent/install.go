@@ -43,6 +43,7 @@ type installer struct {
 	targetOf map[string]target      // disks by their ID in the plan
 	devices  map[string]device      // what was made, by ID
 	tables   map[string][]tablePart // partition tables as written
+	ids      map[string]string      // of tables and backing devices
 	mounts   []string               // what is mounted, innermost last
 	root     *os.Root
 }
@@ -145,11 +146,11 @@ func (in *installer) partitioning(ctx context.Context, present []Disk) error {
 	}
 	m := &storageMaker{plan: in.storage, targets: in.targetOf, home: firstOf(in.plan.Hostname, "any"), mkfs: mkfsFor(in.plan), logf: in.rep.Logf,
 		host: kernelHost{cmd: in.cmd, sys: system{"/"}, logf: in.rep.Logf, again: func(ctx context.Context) error { _, err := in.free(ctx, ids, present); return err }}}
-	defer func() { in.devices, in.tables = m.devices, m.tables }()
+	defer func() { in.devices, in.tables, in.ids = m.devices, m.tables, m.ids }()
 	if err := m.run(ctx); err != nil {
 		return err
 	}
-	in.devices, in.tables = m.devices, m.tables
+	in.devices, in.tables, in.ids = m.devices, m.tables, m.ids
 	return in.mount()
 }
 

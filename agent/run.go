@@ -109,14 +109,23 @@ func Run(ctx context.Context, c Config) (out Outcome, err error) {
 	if _, err := checkURL(c.ConfigURL); err != nil {
 		return out, err
 	}
+	// While the region is away nobody knows what this machine is for. One whose system is to run in memory must come back, so none is switched
+	// off for that: it waits, and starts again in the end.
+	comeBack := func(err error) {
+		if away(err) {
+			out.Then = "reboot"
+		}
+	}
 	pre, err := a.client.Preseed(ctx, c.ConfigURL)
 	if err != nil {
+		comeBack(err)
 		return out, fmt.Errorf("fetch preseed: %w", err)
 	}
 	a.attach(pre)
 	out.PowerState = len(pre.PowerState) > 0
 	task, err := a.task(ctx)
 	if err != nil {
+		comeBack(err)
 		return out, fmt.Errorf("fetch task: %w", err)
 	}
 	if task.Step == api.TaskEnlist {
@@ -134,16 +143,18 @@ func Run(ctx context.Context, c Config) (out Outcome, err error) {
 	beat, endBeat := context.WithCancel(ctx)
 	defer endBeat()
 	go a.heartbeat(beat)
-	if c.Light && out.Then == "stay" { // rescue mode; a commissioning that its user wants to look into
-		if err := a.serveSSH(ctx); err != nil {
-			if task.Step == api.TaskRescue {
+	open := false
+	for {
+		if c.Light && out.Then == "stay" && !open { // rescue mode; a commissioning that its user wants to look into
+			if err := a.serveSSH(ctx); err == nil {
+				open = true
+			} else if task.Step == api.TaskRescue {
 				a.fail(ctx, task.Step, err)
 				return out, err
+			} else {
+				a.rep.Logf("ssh: %v", err)
 			}
-			a.rep.Logf("ssh: %v", err)
 		}
-	}
-	for {
 		switch task.Step {
 		case api.TaskCommission:
 			err = a.commission(ctx)

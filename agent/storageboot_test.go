@@ -313,7 +313,7 @@ func TestMBRAgainstSfdisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = writeTable(f, "msdos", d.Size, 512, parts)
+	err = writeTable(f, "msdos", "5708a6e0", d.Size, 512, parts)
 	f.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -324,14 +324,14 @@ func TestMBRAgainstSfdisk(t *testing.T) {
 	}
 	out, err = exec.Command(find("/", "sfdisk"), "--dump", d.Path).CombinedOutput()
 	dump := strings.Join(strings.Fields(string(out)), " ")
-	for _, want := range []string{"label: dos", "disk1 : start= 8192, size= 131072, type=ef", "disk4 : start= 139264, size= 262144, type=f", "disk5 : start= 141312, size= 63488, type=83",
+	for _, want := range []string{"label: dos", "label-id: 0x5708a6e0", "disk1 : start= 8192, size= 131072, type=ef", "disk4 : start= 139264, size= 262144, type=f", "disk5 : start= 141312, size= 63488, type=83",
 		"disk6 : start= 206848, size= 63488, type=83", "disk7 : start= 272384, size= 129024, type=83"} {
 		if err != nil || !strings.Contains(dump, want) {
 			t.Errorf("sfdisk --dump lacks %q: %v\n%s", want, err, out)
 		}
 	}
 	// beyond what the table can say
-	if err := writeMBR(discardAt{}, 4<<40, 512, []tablePart{{number: 1, code: 0x83, start: 3 << 40, end: 3<<40 + 1<<30}}); err == nil || !strings.Contains(err.Error(), "use a GPT") {
+	if err := writeMBR(discardAt{}, 4<<40, 512, "5708a6e0", []tablePart{{number: 1, code: 0x83, start: 3 << 40, end: 3<<40 + 1<<30}}); err == nil || !strings.Contains(err.Error(), "use a GPT") {
 		t.Errorf("%v", err)
 	}
 }

@@ -40,7 +40,7 @@ func (p *storagePlan) fstab(copies, swapImage bool) string {
 			}
 		}
 		if m.Path == "/boot/efi" && copies {
-			opts += ",nofail,x-systemd.device-timeout=10s"
+			opts += ",nofail,x-systemd.device-timeout=30s"
 		}
 		fmt.Fprintf(&b, "UUID=%s %s %s %s 0 %d\n", fsUUID(f), m.Path, fs, opts, pass)
 	}

@@ -32,7 +32,7 @@ type storageHost interface {
 	// claim takes a whole disk and clears what it says about itself and its old partitions.
 	claim(ctx context.Context, t target) (device, error)
 	// table writes a partition table, clearing both ends of every partition.
-	table(ctx context.Context, d device, ptable string, parts []tablePart) error
+	table(ctx context.Context, d device, ptable, id string, parts []tablePart) error
 	// partition waits for a partition of a device.
 	partition(ctx context.Context, d device, p tablePart) (device, error)
 	// made finds a device that a command has just made, and clears its ends when it is fresh.
@@ -41,6 +41,8 @@ type storageHost interface {
 	bcacheAdd(ctx context.Context, d device, backing bool) (string, error)
 	// bcacheSet writes an attribute of a bcache.
 	bcacheSet(ctx context.Context, d device, attr, value string) error
+	// bcacheUUID is what a backing device is known by.
+	bcacheUUID(d device) (string, error)
 	// quiet keeps an array from filling its members while the machine has better things to do; it goes on at the next start.
 	quiet(d device)
 }
@@ -57,6 +59,7 @@ type storageMaker struct {
 	devices map[string]device      // what has been made, by ID
 	tables  map[string][]tablePart // as written
 	sets    map[string]string      // bcache cache sets by the cache's ID
+	ids     map[string]string      // of partition tables and backing devices, by ID
 }
 
 // layouts places all partitions of disks before any disk is written. Devices that are yet to be made are looked at when they are there.
@@ -76,6 +79,7 @@ func (p *storagePlan) layouts(targets map[string]target) error {
 // run makes everything but the mounts.
 func (m *storageMaker) run(ctx context.Context) error {
 	m.devices, m.tables, m.sets = map[string]device{}, map[string][]tablePart{}, map[string]string{}
+	m.ids = map[string]string{}
 	// all disks are cleared first: what an old array or volume group on one says must not be found while another is worked on
 	for _, d := range m.plan.disks() {
 		t := m.targets[d.ID]
@@ -135,7 +139,11 @@ func (m *storageMaker) item(ctx context.Context, it *api.StorageItem) error {
 	}
 	m.logf("%s: %s with %d partitions", d.path, map[string]string{"gpt": "GPT", "msdos": "MBR"}[it.PTable], len(parts))
 	m.tables[it.ID] = parts
-	return m.host.table(ctx, d, it.PTable, parts)
+	m.ids[it.ID] = newUUID()
+	if it.PTable == "msdos" {
+		m.ids[it.ID] = m.ids[it.ID][:8]
+	}
+	return m.host.table(ctx, d, it.PTable, m.ids[it.ID], parts)
 }
 
 func (m *storageMaker) paths(ids []string) []string {
@@ -269,7 +277,11 @@ func (m *storageMaker) bcache(ctx context.Context, it *api.StorageItem) error {
 		}
 		m.sets[it.Cache] = set
 	}
-	if err := m.host.run(ctx, "make-bcache", "-B", "--wipe-bcache", backing.path); err != nil {
+	err := m.host.run(ctx, "make-bcache", "-B", "--wipe-bcache", backing.path)
+	if err != nil {
+		return err
+	}
+	if m.ids[it.ID], err = m.host.bcacheUUID(backing); err != nil {
 		return err
 	}
 	node, err := m.host.bcacheAdd(ctx, backing, true)
@@ -365,7 +377,7 @@ func (d device) open() (*os.File, error) {
 	return os.OpenFile(d.path, os.O_RDWR|os.O_EXCL|unix.O_CLOEXEC, 0)
 }
 
-func (h kernelHost) table(ctx context.Context, d device, ptable string, parts []tablePart) error {
+func (h kernelHost) table(ctx context.Context, d device, ptable, id string, parts []tablePart) error {
 	f, err := d.open()
 	if err != nil {
 		return err
@@ -382,7 +394,7 @@ func (h kernelHost) table(ctx context.Context, d device, ptable string, parts []
 	if err := zeroAll(ctx, f, d.size, spans); err != nil {
 		return err
 	}
-	if err := writeTable(f, ptable, d.size, d.sector, parts); err != nil {
+	if err := writeTable(f, ptable, id, d.size, d.sector, parts); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -487,6 +499,19 @@ func (h kernelHost) bcacheAdd(ctx context.Context, d device, backing bool) (stri
 func (h kernelHost) bcacheSet(ctx context.Context, d device, attr, value string) error {
 	h.logf("%s: %s is %s", d.kernel, attr, value)
 	return h.sys.write(value, "sys/class/block", d.kernel, "bcache", attr)
+}
+
+func (h kernelHost) bcacheUUID(d device) (string, error) {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	u := make([]byte, 16)
+	if _, err := f.ReadAt(u, 4096+40); err != nil { // behind checksum, offset, version and magic number of the superblock
+		return "", fmt.Errorf("read the superblock of %s: %w", d.path, err)
+	}
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:]), nil
 }
 
 func (h kernelHost) quiet(d device) {

@@ -47,6 +47,8 @@ type fakeHost struct {
 	vgs   string           // volume groups that are there already
 	sets  map[string]string
 	n     int
+	// identities of tables, which are random, and what to write for them
+	tables []string
 }
 
 func (h *fakeHost) say(format string, args ...any) {
@@ -91,7 +93,12 @@ func (h *fakeHost) claim(_ context.Context, t target) (device, error) {
 	return device{path: t.disk.Path, kernel: t.disk.Name, size: t.disk.Size, sector: 512, disk: &t}, nil
 }
 
-func (h *fakeHost) table(_ context.Context, d device, ptable string, parts []tablePart) error {
+func (h *fakeHost) bcacheUUID(d device) (string, error) {
+	return "bcbcbcbc-0000-4000-8000-0000000000" + d.kernel[len(d.kernel)-1:] + "0", nil
+}
+
+func (h *fakeHost) table(_ context.Context, d device, ptable, id string, parts []tablePart) error {
+	h.tables = append(h.tables, id, "<table of "+d.kernel+">")
 	h.say("table %s on %s", ptable, d.path)
 	for _, p := range parts {
 		typ := partitionTypeName(p, ptable)
@@ -280,7 +287,11 @@ func TestStorageCommands(t *testing.T) {
 			if m.plan.has(api.StorageRAID) {
 				text += "\n" + m.plan.mdadmConf()
 			}
-			golden(t, name+".txt", text)
+			rules := m.plan.deviceNames(m.ids, m.tables)
+			if strings.Count(rules, "SYMLINK") < len(m.plan.disks()) {
+				t.Errorf("a device has no name: %s", rules)
+			}
+			golden(t, name+".txt", text+"\n"+strings.NewReplacer(h.tables...).Replace(rules))
 		})
 	}
 }

@@ -89,7 +89,7 @@ func (p *storagePlan) add(it *api.StorageItem) error {
 	}
 	name := func() error {
 		if !deviceName.MatchString(it.Name) {
-			return fmt.Errorf("%q is no name for a device", it.Name)
+			return fmt.Errorf("%q is no name for a device: the kernel's tools take letters, digits and _ . + -, at most 127 of them, and no - at the begin", it.Name)
 		}
 		return nil
 	}

@@ -365,6 +365,11 @@ func (in *installer) storageConfig(ctx context.Context, f osFamily) error {
 			return err
 		}
 	}
+	if in.has("etc/udev") || in.has("lib/udev") || in.has("usr/lib/udev") {
+		if err := in.write(outFile{namesFile, in.storage.deviceNames(in.ids, in.tables), 0o644}); err != nil {
+			return err
+		}
+	}
 	// a list of LVM's devices, made where the image was built, would hide this machine's
 	if err := in.root.Remove("etc/lvm/devices/system.devices"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/ingot-metal/ingot/api"
@@ -120,16 +120,16 @@ func (p *storagePlan) place(on *api.StorageItem, size int64, sector int, align, 
 	return out, nil
 }
 
-// writeTable writes a GPT or an MBR with nothing but these partitions.
-func writeTable(w io.WriterAt, ptable string, size int64, sector int, parts []tablePart) error {
+// writeTable writes a GPT or an MBR with nothing but these partitions. id is a GPT's UUID, an MBR's signature as eight hex digits.
+func writeTable(w io.WriterAt, ptable, id string, size int64, sector int, parts []tablePart) error {
 	if ptable == "msdos" {
-		return writeMBR(w, size, sector, parts)
+		return writeMBR(w, size, sector, id, parts)
 	}
-	return writeGPT(w, size, sector, newUUID(), parts)
+	return writeGPT(w, size, sector, id, parts)
 }
 
 // writeMBR writes a DOS partition table: primary partitions, and a chain of one-entry tables for the logical ones.
-func writeMBR(w io.WriterAt, size int64, sector int, parts []tablePart) error {
+func writeMBR(w io.WriterAt, size int64, sector int, id string, parts []tablePart) error {
 	ss := int64(sector)
 	if sector < 512 || sector > 4096 || size%ss != 0 {
 		return fmt.Errorf("sector size %d does not fit a disk of %d bytes", sector, size)
@@ -157,9 +157,11 @@ func writeMBR(w io.WriterAt, size int64, sector int, parts []tablePart) error {
 		return nil
 	}
 	mbr := fresh()
-	if _, err := rand.Read(mbr[440:444]); err != nil { // the disk's signature
-		return err
+	signature, err := strconv.ParseUint(id, 16, 32)
+	if err != nil {
+		return fmt.Errorf("%q is no disk signature", id)
 	}
+	binary.LittleEndian.PutUint32(mbr[440:], uint32(signature))
 	var ext tablePart
 	var logical []tablePart
 	for _, p := range parts {

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -291,7 +292,7 @@ func TestReadTableMBR(t *testing.T) {
 	b := make([]byte, 20*mib)
 	parts := []tablePart{{number: 1, code: 0x83, start: mib, end: 4 * mib, active: true}, {number: 2, code: 0x0f, flag: "extended", start: 8 * mib, end: 20 * mib},
 		{number: 5, code: 0x83, flag: "logical", start: 9 * mib, end: 12 * mib}, {number: 6, code: 0x8e, flag: "logical", start: 13 * mib, end: 20 * mib}}
-	if err := writeMBR(memDisk{b}, int64(len(b)), 512, parts); err != nil {
+	if err := writeMBR(memDisk{b}, int64(len(b)), 512, "5708a6e0", parts); err != nil {
 		t.Fatal(err)
 	}
 	got, err := readTable(memDisk{b}, int64(len(b)), 512)
@@ -309,23 +310,41 @@ func TestReadTableMBR(t *testing.T) {
 }
 
 func FuzzReadTable(f *testing.F) {
-	img := testImage(f, 24*mib, true, true)
-	f.Add(img[:34*512])
-	m := make([]byte, 2*mib)
-	if err := writeMBR(memDisk{m}, 64*mib, 512, []tablePart{{number: 1, code: 0x0f, flag: "extended", start: mib, end: 60 * mib}}); err != nil {
+	const size = mib
+	b := make([]byte, size)
+	if err := writeGPT(memDisk{b}, size, 512, newUUID(), []tablePart{{number: 1, typ: typeESP, uuid: newUUID(), start: 64 << 10, end: 128 << 10}}); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(m[:512])
-	f.Fuzz(func(t *testing.T, b []byte) {
-		d := Disk{Path: "/dev/vda", Size: 32 * mib, BlockSize: 512}
-		_, _ = inspectImage(b, len(b)%2 == 0, d, "uefi", "amd64")
-		t2, err := readTable(bytes.NewReader(b), d.Size, 512)
-		if err == nil && t2.end() > d.Size {
-			t.Fatalf("a partition ends at %d", t2.end())
+	f.Add(bytes.Clone(b[:512+92]), uint8(1))
+	b = make([]byte, size)
+	if err := writeMBR(memDisk{b}, size, 512, "5708a6e0", []tablePart{{number: 1, code: 0x0f, flag: "extended", start: 64 << 10, end: size}}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(bytes.Clone(b[440:512]), uint8(0))
+	disk := memDisk{make([]byte, size)}
+	f.Fuzz(func(t *testing.T, b []byte, how uint8) {
+		clear(disk.b)
+		if how&1 == 0 { // an MBR's entries
+			copy(disk.b[440:], b)
+		} else {
+			copy(disk.b, b)
 		}
-		disk := memDisk{make([]byte, d.Size)}
-		copy(disk.b, b)
-		_ = moveBackupGPT(disk, d.Size, 512)
+		le := binary.LittleEndian
+		if n := min(max(le.Uint32(disk.b[512+12:]), 92), 512); how&2 != 0 { // sums that fit, so that the rest is looked at
+			le.PutUint32(disk.b[512+88:], crc32.ChecksumIEEE(disk.b[1024:1024+min(size-1024, uint64(le.Uint32(disk.b[512+80:]))*uint64(le.Uint32(disk.b[512+84:])))]))
+			le.PutUint32(disk.b[512+16:], 0)
+			le.PutUint32(disk.b[512+16:], crc32.ChecksumIEEE(disk.b[512:512+n]))
+		}
+		table, err := readTable(disk, size, 512)
+		if err == nil && table.end() > size {
+			t.Fatalf("a partition ends at %d", table.end())
+		}
+		_, _ = inspectImage(disk.b[:64<<10], false, Disk{Path: "/dev/vda", Size: size, BlockSize: 512}, "uefi", "amd64")
+		if moveBackupGPT(disk, size, 512) == nil {
+			if after, err := readTable(disk, size, 512); err != nil || len(after.parts) != len(table.parts) {
+				t.Fatalf("the table that was moved: %d partitions, then %d, %v", len(table.parts), len(after.parts), err)
+			}
+		}
 	})
 }
 

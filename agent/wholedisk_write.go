@@ -17,7 +17,7 @@ import (
 const (
 	writeBlock = 4 * mib   // what one write carries at most
 	writeChunk = 64 << 10  // zeros of this size become a hole
-	writers    = 3         // blocks in flight: a disk with a queue is faster with several
+	writers    = 4         // blocks in flight: a disk with a queue is faster with several
 	holePiece  = 512 * mib // what one order to punch carries
 	holeSample = 4 * mib   // how far apart holes are looked at when they are read back
 )
@@ -78,9 +78,114 @@ func newImageWriter(t target, f *os.File, logf func(string, ...any)) *imageWrite
 }
 
 type writeJob struct {
-	off int64
-	buf []byte // whole block
-	n   int    // how much of it is image
+	off  int64
+	buf  []byte                        // whole block
+	n    int                           // how much of it is image
+	zero [writeBlock / writeChunk]bool // chunks that are zero, and not in buf
+}
+
+// feeder cuts a stream into blocks. What comes by Write in whole chunks of zeros is not even copied.
+type feeder struct {
+	w       *imageWriter
+	ctx     context.Context
+	inspect func(head []byte, whole bool) error
+	free    <-chan []byte
+	jobs    chan<- writeJob
+	cur     writeJob // being filled; buf nil: none
+	at      int64    // received
+}
+
+// space makes sure that there is a block to fill, and gives its rest.
+func (f *feeder) space() ([]byte, error) {
+	if f.cur.buf == nil {
+		if err := errors.Join(f.ctx.Err(), f.w.failed()); err != nil {
+			return nil, err
+		}
+		f.cur = writeJob{off: f.at, buf: <-f.free}
+	}
+	return f.cur.buf[f.cur.n:], nil
+}
+
+// took notes that n bytes came, and passes on a block that is full.
+func (f *feeder) took(n int) error {
+	f.cur.n += n
+	if f.at += int64(n); f.at > f.w.size {
+		return fmt.Errorf("%w: it goes on after byte %d of %d", errTooLarge, f.w.size, f.w.size)
+	}
+	if f.cur.n == len(f.cur.buf) {
+		return f.pass(false)
+	}
+	return nil
+}
+
+func (f *feeder) pass(last bool) error {
+	if f.cur.off == 0 {
+		if err := f.inspect(f.cur.buf[:f.cur.n], last); err != nil {
+			return err
+		}
+	}
+	n := f.cur.n
+	clear(f.cur.buf[n:min(len(f.cur.buf), (n+f.w.sector-1)/f.w.sector*f.w.sector)]) // a last sector that the image fills in part
+	f.jobs <- f.cur
+	f.cur = writeJob{}
+	return nil
+}
+
+// Write takes what a decoder has at hand.
+func (f *feeder) Write(p []byte) (int, error) {
+	for done := 0; done < len(p); {
+		b, err := f.space()
+		if err != nil {
+			return done, err
+		}
+		rest := p[done:]
+		chunk := f.cur.n / writeChunk
+		n := min(len(rest), (chunk+1)*writeChunk-f.cur.n)
+		if n == writeChunk && f.cur.off > 0 && isZero(rest[:n]) { // the first block is shown to inspect as it is
+			f.cur.zero[chunk] = true
+		} else {
+			copy(b, rest[:n])
+		}
+		if err := f.took(n); err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return len(p), nil
+}
+
+// ReadFrom reads straight into the blocks.
+func (f *feeder) ReadFrom(r io.Reader) (total int64, err error) {
+	for {
+		b, err := f.space()
+		if err != nil {
+			return total, err
+		}
+		n, err := r.Read(b)
+		if n > 0 {
+			total += int64(n)
+			if terr := f.took(n); terr != nil {
+				return total, terr
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// end passes on the last block.
+func (f *feeder) end() error {
+	if f.at == 0 {
+		return errors.New("the image is empty")
+	}
+	if f.cur.n > 0 {
+		return f.pass(true)
+	}
+	return nil
 }
 
 // copy writes all of r. inspect sees the image's first block before anything is written and may refuse it. It returns the image's length.
@@ -119,7 +224,11 @@ func (w *imageWriter) copy(ctx context.Context, r io.Reader, inspect func(head [
 			_ = unix.Munmap(b)
 		}
 	}()
-	n, err = w.feed(ctx, r, inspect, free, jobs)
+	f := &feeder{w: w, ctx: ctx, inspect: inspect, free: free, jobs: jobs}
+	if _, err = io.Copy(f, r); err == nil { // by the reader's WriteTo where it has one
+		err = f.end()
+	}
+	n = f.at
 	close(jobs)
 	wg.Wait()
 	if err == nil {
@@ -148,43 +257,6 @@ func (w *imageWriter) failed() error {
 	return w.err
 }
 
-// feed cuts the stream into blocks.
-func (w *imageWriter) feed(ctx context.Context, r io.Reader, inspect func([]byte, bool) error, free <-chan []byte, jobs chan<- writeJob) (int64, error) {
-	for at := int64(0); ; {
-		if err := ctx.Err(); err != nil {
-			return at, err
-		}
-		if err := w.failed(); err != nil {
-			return at, err
-		}
-		b := <-free
-		n, err := io.ReadFull(r, b)
-		last := err == io.EOF || err == io.ErrUnexpectedEOF
-		if err != nil && !last {
-			return at, err
-		}
-		if at == 0 {
-			if n == 0 {
-				return 0, errors.New("the image is empty")
-			}
-			if err := inspect(b[:n], last); err != nil {
-				return 0, err
-			}
-		}
-		if n > 0 {
-			if at+int64(n) > w.size {
-				return at, fmt.Errorf("%w: it goes on after byte %d of %d", errTooLarge, at, w.size)
-			}
-			clear(b[n:min(len(b), (n+w.sector-1)/w.sector*w.sector)]) // a last sector that the image fills in part
-			jobs <- writeJob{at, b, n}
-			at += int64(n)
-		}
-		if last {
-			return at, nil
-		}
-	}
-}
-
 // block writes the runs of one block that are not zero.
 func (w *imageWriter) block(j writeJob) error {
 	n := (j.n + w.sector - 1) / w.sector * w.sector
@@ -193,9 +265,11 @@ func (w *imageWriter) block(j writeJob) error {
 	}
 	var holes []Span
 	var sums []diskSum
+	empty := func(at int) bool { return j.zero[at/writeChunk] || isZero(j.buf[at:min(at+writeChunk, n)]) }
 	for at := 0; at < n; {
-		end, zero := at, isZero(j.buf[at:min(at+writeChunk, n)])
-		for end < n && isZero(j.buf[end:min(end+writeChunk, n)]) == zero {
+		zero := empty(at)
+		end := min(at+writeChunk, n)
+		for end < n && empty(end) == zero {
 			end = min(end+writeChunk, n)
 		}
 		if zero {

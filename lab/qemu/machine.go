@@ -50,6 +50,8 @@ type Config struct {
 	// Disks are sizes in bytes; default one of 8 GiB. Serials are NAME-disk-1…
 	Disks    []int64
 	DiskType string // virtio (default), sata, nvme, scsi
+	// DiskTypes overrides DiskType disk by disk; empty ones do not.
+	DiskTypes []string
 	// BMC is the address (port 623) of the machine's management controller on the bridge; the zero value: it has none.
 	BMC         netip.Addr
 	BMCUser     string // an account besides those that the machine makes itself; default admin
@@ -171,6 +173,13 @@ func (m *Machine) DiskPath(i int) string {
 	return filepath.Join(m.dir, fmt.Sprintf("disk%d.raw", i))
 }
 
+func (m *Machine) diskType(i int) string {
+	if i < len(m.DiskTypes) && m.DiskTypes[i] != "" {
+		return m.DiskTypes[i]
+	}
+	return m.DiskType
+}
+
 // DiskSerial is what the machine reads as disk i's serial number.
 func (m *Machine) DiskSerial(i int) string { return fmt.Sprintf("%s-disk-%d", m.Name, i+1) }
 
@@ -230,10 +239,14 @@ func (m *Machine) args(bootDisk bool) []string {
 		a = append(a, "-netdev", fmt.Sprintf("tap,id=n%d,ifname=%s,script=no,downscript=no", i, m.tapOf(i)),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=n%d,id=nic%d,mac=%s,romfile=", i, i, m.NICMAC(i)))
 	}
-	if m.DiskType == "sata" && machine == "pc" {
+	types := map[string]bool{}
+	for i := range m.Disks {
+		types[m.diskType(i)] = true
+	}
+	if types["sata"] && machine == "pc" {
 		a = append(a, "-device", "ahci,id=ahci0")
 	}
-	if m.DiskType == "scsi" {
+	if types["scsi"] {
 		a = append(a, "-device", "virtio-scsi-pci,id=scsi0")
 	}
 	for i := range m.Disks {
@@ -243,7 +256,7 @@ func (m *Machine) args(bootDisk bool) []string {
 		d := fmt.Sprintf("d%d", i)
 		a = append(a, "-drive", "file="+m.DiskPath(i)+",if=none,id="+d+",format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap")
 		rest := ",drive=" + d + ",serial=" + m.DiskSerial(i) + ",bootindex=" + strconv.Itoa(diskIndex+i)
-		switch m.DiskType {
+		switch m.diskType(i) {
 		case "sata":
 			bus := "ide"
 			if machine == "pc" {

@@ -2,6 +2,7 @@ package qemu_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -23,11 +24,12 @@ const (
 
 // reportScript is what an installed system runs at its first boot.
 const reportScript = `#!/bin/sh
-exec >/dev/ttyS0 2>&1
-echo "=== BEGIN"
+exec >/run/report 2>&1
 part() { echo "=== $1"; shift; "$@"; }
 udevadm settle
+[ ! -d /sys/firmware/efi ] || systemctl start boot-efi.mount # with copies on other disks, the start does not wait for it
 part lsblk lsblk -J -b -o NAME,TYPE,SIZE,FSTYPE,LABEL,UUID,MOUNTPOINT,PARTUUID,PARTTYPE
+part names sh -c 'cd /dev/disk/by-dname && for f in *; do echo "$f $(basename $(readlink $f))"; done'
 part fstab cat /etc/fstab
 part mdadm mdadm --detail --scan
 part mdstat cat /proc/mdstat
@@ -38,7 +40,11 @@ part failed systemctl --failed --plain --no-legend
 part esp sh -c 'for u in $(sed -n "s/^for uuid in \(.*\); do/\1/p" /usr/local/sbin/ingot-esp-sync 2>/dev/null); do mkdir -p /mnt/e; mount $(blkid -U $u) /mnt/e && diff -r /boot/efi /mnt/e && echo equal $u; umount /mnt/e; done'
 part efi efibootmgr -v
 part bcache sh -c 'cat /sys/block/bcache*/bcache/cache_mode /sys/block/bcache*/bcache/state'
-echo "=== END"
+echo "=== end"
+# in one piece, so that nothing else on the console comes between; a login prompt that starts would hang the line up
+systemctl stop serial-getty@ttyS0.service
+dmesg -n 1
+printf '\n=== BEGIN %s END ===\n' "$(base64 -w0 /run/report)" > /dev/ttyS0
 systemctl poweroff
 `
 
@@ -46,6 +52,7 @@ systemctl poweroff
 var reportSeed = []api.SeedFile{
 	{Path: "/usr/local/sbin/report", Content: reportScript, Mode: 0o755},
 	{Path: "/etc/cloud/cloud-init.disabled", Content: "", Mode: 0o644},
+	{Path: "/etc/ssh/sshd_not_to_be_run", Content: "", Mode: 0o644}, // cloud-init would have made its keys
 	{Path: "/etc/systemd/system/report.service", Content: "[Unit]\nAfter=local-fs.target swap.target basic.target\n[Service]\nType=oneshot\nExecStart=/usr/local/sbin/report\n", Mode: 0o644},
 	{Path: "/etc/systemd/system/multi-user.target.d/report.conf", Content: "[Unit]\nWants=report.service\n", Mode: 0o644},
 }
@@ -109,7 +116,7 @@ func (s *site) installTask(firmware string, p *storagePlan, then string) api.Tas
 	return api.Task{Step: api.TaskInstall, SystemID: "abc123", Then: then, Install: &api.InstallPlan{
 		Firmware: firmware, Storage: append(p.items, p.mounts...), Hostname: "stored", OSystem: "custom", Series: "debian-12", Seed: reportSeed,
 		Image:      api.ImageSource{Path: strings.TrimPrefix(s.path("custom/debian-12 root-tgz"), "/images/"), SHA256: img.SHA256, Size: img.Size, Type: "root-tgz"},
-		KernelOpts: "console=ttyS0 mitigations=off cryptomgr.notests"}}
+		KernelOpts: "console=ttyS0 mitigations=off cryptomgr.notests systemd.show_status=0"}}
 }
 
 // report starts the machine from its first disk and reads what the system says.
@@ -122,7 +129,7 @@ func report(t *testing.T, m *qemu.Machine, limit time.Duration) map[string]strin
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	if err := m.Console().WaitSince(ctx, mark, "=== END"); err != nil {
+	if err := m.Console().WaitSince(ctx, mark, `=== BEGIN [A-Za-z0-9+/=]+ END ===`); err != nil {
 		m.PowerOff()
 		t.Fatalf("%v\n%s", err, m.Console().Tail(9000))
 	}
@@ -130,13 +137,16 @@ func report(t *testing.T, m *qemu.Machine, limit time.Duration) map[string]strin
 	if err := m.WaitOff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	text := strings.ReplaceAll(string(m.Console().Bytes()[mark:]), "\r", "")
-	text = text[strings.LastIndex(text, "=== BEGIN\n"):]
-	t.Log(text)
+	found := regexp.MustCompile(`=== BEGIN ([A-Za-z0-9+/=]+) END ===`).FindSubmatch(m.Console().Bytes()[mark:])
+	text, err := base64.StdEncoding.DecodeString(string(found[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", text)
 	out := map[string]string{}
-	for _, sec := range strings.Split(text, "\n=== ") {
+	for _, sec := range strings.Split("\n"+string(text), "\n=== ") {
 		name, body, _ := strings.Cut(sec, "\n")
-		out[name] = body
+		out[name] = strings.TrimRight(body, "\n")
 	}
 	if out["failed"] != "" {
 		t.Errorf("units failed: %s", out["failed"])
@@ -153,16 +163,11 @@ type blockDevice struct {
 // compare holds what lsblk says against the plan, device by device.
 func compare(t *testing.T, p *storagePlan, rep map[string]string) {
 	t.Helper()
-	text := rep["lsblk"]
-	if i := strings.LastIndex(text, "}"); i >= 0 { // the kernel may talk on the same console
-		text = text[:i+1]
-	}
-	text = regexp.MustCompile(`(?m)^\[ *[0-9.]+\].*$`).ReplaceAllString(text, "")
 	var l struct {
 		Blockdevices []blockDevice `json:"blockdevices"`
 	}
-	if err := json.Unmarshal([]byte(text), &l); err != nil {
-		t.Fatalf("%v: %s", err, text)
+	if err := json.Unmarshal([]byte(rep["lsblk"]), &l); err != nil {
+		t.Fatalf("%v: %s", err, rep["lsblk"])
 	}
 	var all []blockDevice
 	var walk func([]blockDevice)
@@ -185,6 +190,10 @@ func compare(t *testing.T, p *storagePlan, rep map[string]string) {
 	byID := map[string]api.StorageItem{}
 	for _, it := range p.items {
 		byID[it.ID] = it
+		// the path that the API shows: /dev/disk/by-dname/NAME
+		if it.Type != api.StorageVG && it.Type != api.StorageFormat && !strings.Contains("\n"+rep["names"], "\n"+it.ID+" ") {
+			t.Errorf("/dev/disk/by-dname has no %s: %s", it.ID, rep["names"])
+		}
 		switch it.Type {
 		case api.StoragePartition:
 			if byID[it.Device].PTable == "gpt" {
@@ -264,8 +273,11 @@ func TestStorageBIOS(t *testing.T) {
 			ten = append(ten, mirror.part(d, n+2, 128*mib, ""))
 		}
 	}
+	ten[1], ten[2] = ten[2], ten[1] // mirrors on different disks
 	mirror.fs(mirror.raid("md0", "1", members, nil), "ext4", "root", "/")
 	mirror.fs(mirror.raid("md5", "5", five[:3], five[3:]), "ext4", "five", "/five")
+	// two of its members are on one disk: without that disk it is gone, and the system shall start
+	mirror.mounts[len(mirror.mounts)-1].Options = "nofail,x-systemd.device-timeout=5s"
 	mirror.vg("vgr", mirror.raid("md10", "10", ten, nil))
 	mirror.fs(mirror.lv("vgr", "ten", 240*mib), "ext4", "ten", "/ten")
 
@@ -314,8 +326,9 @@ func TestStorageBIOS(t *testing.T) {
 	})
 	m.PullDisk(1)
 	t.Run("raid1 without its first disk", func(t *testing.T) {
-		if rep := report(t, m, 5*time.Minute); !strings.Contains(rep["mdstat"], "[2/1]") {
-			t.Errorf("mdstat %s", rep["mdstat"])
+		rep := report(t, m, 5*time.Minute)
+		if !strings.Contains(rep["mdstat"], "[2/1]") || !strings.Contains(rep["mdstat"], "[4/2]") || !strings.Contains("\n"+rep["mounts"], "\n/ten ext4 ") || strings.Contains(rep["mounts"], "/five") {
+			t.Errorf("mdstat %s, mounts %s", rep["mdstat"], rep["mounts"])
 		}
 	})
 	m.PullDisk(2)
@@ -367,6 +380,25 @@ func TestStorageUEFI(t *testing.T) {
 	}
 	p.vg("vgroot", p.raid("md0", "1", members, nil))
 	p.fs(p.lv("vgroot", "lvroot", 3*gib-136*mib-4*mib), "ext4", "root", "/")
+	// the plug is pulled in the middle of an installation: the next one starts with half of everything on the disks
+	s.mu.Lock()
+	s.task = s.installTask("uefi", p, "poweroff")
+	s.mu.Unlock()
+	if err := m.PowerOn(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		s.mu.Lock()
+		begun := strings.Contains(strings.Join(s.events, "\n"), "Installing OS: 20 %")
+		s.mu.Unlock()
+		if begun {
+			break
+		}
+		if time.Now().After(end) || !m.PowerState() {
+			t.Fatalf("the installation did not begin\n%s", m.Console().Tail(3000))
+		}
+	}
+	m.PowerOff()
 	s.boot(m, s.installTask("uefi", p, "poweroff"), 15*time.Minute)
 
 	t.Run("both disks", func(t *testing.T) {
@@ -388,9 +420,13 @@ func TestStorageUEFI(t *testing.T) {
 		if !strings.Contains(rep["esp"], "equal "+copyID) {
 			t.Errorf("the copy of the EFI system partition differs: %s", rep["esp"])
 		}
-		order := regexp.MustCompile(`BootOrder: ([0-9A-F,]+)`).FindStringSubmatch(rep["efi"])
-		if order == nil || !strings.Contains(rep["efi"], "debian") || !strings.Contains(rep["efi"], "debian (disk 2)") {
-			t.Errorf("boot entries: %s", rep["efi"])
+		// one entry for each disk, behind what that boot came by (QEMU has since put its own order over it)
+		own := regexp.MustCompile(`(?m)^Boot([0-9A-F]{4})\* debian( \(disk 2\))?\t`).FindAllStringSubmatch(rep["efi"], -1)
+		s.mu.Lock()
+		order := regexp.MustCompile(`efibootmgr -q -o ([0-9A-F]{4}),([0-9A-F]{4}),([0-9A-F]{4}),`).FindStringSubmatch(strings.Join(s.events, "\n"))
+		s.mu.Unlock()
+		if len(own) != 2 || order == nil || order[1] == own[0][1] || order[2] != own[0][1] || order[3] != own[1][1] {
+			t.Errorf("boot order %q, entries: %s", order, rep["efi"])
 		}
 	})
 	m.PullDisk(0)
