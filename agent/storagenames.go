@@ -21,7 +21,10 @@ func (p *storagePlan) deviceNames(ids map[string]string, tables map[string][]tab
 	b.WriteString("# Written by ingot-agent at installation: the names that this machine's disks have in its model.\nSUBSYSTEM!=\"block\", GOTO=\"ingot_end\"\n")
 	rule := func(name, match, key, value string) {
 		if udevWord.MatchString(name) && udevWord.MatchString(value) {
-			fmt.Fprintf(&b, "%s, ENV{%s}==\"%s\", SYMLINK+=\"disk/by-dname/%s\"\n", match, key, value, name)
+			if !strings.Contains(key, "{") {
+				key = "ENV{" + key + "}"
+			}
+			fmt.Fprintf(&b, "%s, %s==\"%s\", SYMLINK+=\"disk/by-dname/%s\"\n", match, key, value, name)
 		}
 	}
 	const disk, part, array, mapped, cached = `ENV{DEVTYPE}=="disk"`, `ENV{DEVTYPE}=="partition"`, `KERNEL=="md*", ENV{DEVTYPE}=="disk"`, `KERNEL=="dm-*"`, `KERNEL=="bcache*", ENV{DEVTYPE}=="disk"`
@@ -50,7 +53,7 @@ func (p *storagePlan) deviceNames(ids map[string]string, tables map[string][]tab
 		case api.StorageLV:
 			rule(it.ID, mapped, "DM_NAME", strings.TrimPrefix(mapperNode(p.byID[it.VolGroup].Name, it.Name), "/dev/mapper/"))
 		case api.StorageBcache:
-			rule(it.ID, cached, "CACHED_UUID", ids[it.ID])
+			rule(it.ID, cached, "ATTR{bcache/backing_dev_uuid}", ids[it.ID])
 		}
 	}
 	b.WriteString("LABEL=\"ingot_end\"\n")
