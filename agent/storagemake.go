@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,6 +81,9 @@ func (p *storagePlan) layouts(targets map[string]target) error {
 func (m *storageMaker) run(ctx context.Context) error {
 	m.devices, m.tables, m.sets = map[string]device{}, map[string][]tablePart{}, map[string]string{}
 	m.ids = map[string]string{}
+	if err := m.foreignGroups(ctx); err != nil {
+		return err
+	}
 	// all disks are cleared first: what an old array or volume group on one says must not be found while another is worked on
 	for _, d := range m.plan.disks() {
 		t := m.targets[d.ID]
@@ -202,17 +206,43 @@ func (m *storageMaker) lvmArgs(vg *api.StorageItem) []string {
 	return []string{"--config", "devices { filter=[ " + strings.Join(append(filter, `"r|.*|"`), ", ") + " ] use_devicesfile=0 }"}
 }
 
-func (m *storageMaker) volumeGroup(ctx context.Context, it *api.StorageItem) error {
-	// a group of that name elsewhere would be found in its stead at the next start
+// foreignGroups refuses volume groups whose names are taken on disks that the plan does not name, while nothing has been written: they would
+// be found in the new ones' stead at the next start.
+func (m *storageMaker) foreignGroups(ctx context.Context) error {
+	if !m.plan.has(api.StorageVG) {
+		return nil
+	}
 	out, err := m.host.output(ctx, "lvm", "vgs", "--noheadings", "-o", "vg_name,pv_name")
 	if err != nil {
 		return err
 	}
 	for _, l := range strings.Split(out, "\n") {
-		if f := strings.Fields(l); len(f) == 2 && f[0] == it.Name {
-			return fmt.Errorf("refused: %s, which the plan does not name, has a volume group of that name", f[1])
+		f := strings.Fields(l)
+		if len(f) != 2 || m.onTarget(f[1]) {
+			continue
+		}
+		for _, it := range m.plan.items {
+			if it.Type == api.StorageVG && it.Name == f[0] {
+				return fmt.Errorf("refused: %s, which the plan does not name, has a volume group of the name %s", f[1], f[0])
+			}
 		}
 	}
+	return nil
+}
+
+var partitionSuffix = regexp.MustCompile(`^(p?[0-9]+)?$`)
+
+// onTarget says whether a device is a disk of the plan, or a partition of one.
+func (m *storageMaker) onTarget(path string) bool {
+	for _, t := range m.targets {
+		if rest, ok := strings.CutPrefix(path, t.disk.Path); ok && partitionSuffix.MatchString(rest) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *storageMaker) volumeGroup(ctx context.Context, it *api.StorageItem) error {
 	conf := m.lvmArgs(it)
 	for _, p := range m.paths(it.Devices) {
 		if err := m.host.run(ctx, "lvm", append(append([]string{"pvcreate"}, conf...), "-ff", "-y", "--dataalignment", "1m", p)...); err != nil {

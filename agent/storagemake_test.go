@@ -303,16 +303,21 @@ func TestStorageFailures(t *testing.T) {
 		return newMaker(t, l)
 	}
 	for want, f := range map[string]func(m *storageMaker, h *fakeHost){
-		"lvm vgcreate":                    func(m *storageMaker, h *fakeHost) { h.fail = "lvm vgcreate" },
-		"no space left":                   func(m *storageMaker, h *fakeHost) { h.fail = "mkfs.ext4" },
-		"has 1048576 bytes left":          func(m *storageMaker, h *fakeHost) { h.free["vgroot"] = mib },
-		"has a volume group of that name": func(m *storageMaker, h *fakeHost) { h.vgs = "  other /dev/vdc1\n  vgroot /dev/vdd2\n" },
+		"lvm vgcreate":           func(m *storageMaker, h *fakeHost) { h.fail = "lvm vgcreate" },
+		"no space left":          func(m *storageMaker, h *fakeHost) { h.fail = "mkfs.ext4" },
+		"has 1048576 bytes left": func(m *storageMaker, h *fakeHost) { h.free["vgroot"] = mib },
+		"has a volume group of the name": func(m *storageMaker, h *fakeHost) {
+			h.vgs = "  other /dev/vdc1\n  vgroot /dev/vda2\n  vgroot /dev/vdaa2\n"
+		},
 	} {
 		m, h := build()
 		f(m, h)
 		err := inStep("stage-partitioning", m.run(t.Context()))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "stage-partitioning: ") || strings.Contains(err.Error(), ": : ") {
 			t.Errorf("%q: %v", want, err)
+		}
+		if strings.Contains(want, "of the name") && len(h.lines) != 1 {
+			t.Errorf("refused, and yet it did %q", h.lines)
 		}
 	}
 	// a device that the plan did not make is not opened

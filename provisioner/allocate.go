@@ -279,6 +279,7 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 		return err
 	})
 	if err != nil {
+		s.drop(first)
 		return nil, err
 	}
 	if out == nil {
@@ -308,6 +309,13 @@ func (s *Service) Allocate(ctx context.Context, req AllocateRequest) (*Allocatio
 type hunt struct {
 	id      int64
 	skipped bool
+}
+
+// drop gives up the claim of a hunt whose transaction failed after it.
+func (s *Service) drop(h *hunt) {
+	if h != nil && h.id != 0 {
+		s.claims.end(h.id)
+	}
 }
 
 // hunt looks for a machine that nobody has a claim on, and claims it. began is before what the transaction sees.
@@ -366,6 +374,7 @@ func (s *Service) takeOne(ctx context.Context, constraints []constraint, req All
 				first, err = s.hunt(tx, constraints, t, began)
 				return err
 			}); err != nil {
+				s.drop(first)
 				return nil, err
 			}
 		}

@@ -358,6 +358,13 @@ func (s *Service) curtin(tx *storage.Tx, j preseedJob, license string) (*preseed
 	c := &preseed.Curtin{OSystem: plan.OSystem, Series: plan.Series, BaseImage: plan.BaseImage, Arch: arch, SystemID: n.SystemID, Hostname: n.Hostname,
 		MetadataURL: j.base + metadataPath, Credentials: credentials(j.token), Filetype: j.image.Filetype, ImageURL: j.base + "/images/" + plan.Image.Path,
 		Storage: plan.Storage, SwapSize: plan.SwapSize, KernelPackage: plan.KernelPackage, LicenseKey: license, Proxy: plan.Proxy}
+	b, err := tx.LoadMachine(n.SystemID)
+	if err != nil {
+		return nil, err
+	}
+	if c.TargetURL, err = s.targetURL(tx, b, c.MetadataURL); err != nil {
+		return nil, err
+	}
 	if c.NICs, c.Search, err = s.machineNICs(tx, n); err != nil {
 		return nil, err
 	}

@@ -182,6 +182,12 @@ func ImagePath(m storage.Image) string {
 	return path.Join(m.SHA256, osystem, arch, sub, series, m.Label, m.Filename)
 }
 
+// targetURL is the metadata service as a machine's installed system reaches it, of the one as its installer does.
+func (s *Service) targetURL(tx *storage.Tx, b *storage.Bundle, metadata string) (string, error) {
+	racks, err := s.racksByNearness(tx, metadata)
+	return reachableURL(b, racks, metadata), err
+}
+
 // installPlan renders the installation of an image on a machine.
 func (s *Service) installPlan(tx *storage.Tx, n *storage.Node, image storage.Image, pc planContext) (api.InstallPlan, error) {
 	b, err := tx.LoadMachine(n.SystemID)
@@ -196,11 +202,9 @@ func (s *Service) installPlan(tx *storage.Tx, n *storage.Node, image storage.Ima
 	if d := b.Cat.Domains[n.DomainID]; d != nil {
 		in.Domain, in.Search = d.Name, []string{d.Name}
 	}
-	racks, err := s.racksByNearness(tx, pc.MetadataURL)
-	if err != nil {
+	if in.MetadataURL, err = s.targetURL(tx, b, pc.MetadataURL); err != nil {
 		return api.InstallPlan{}, err
 	}
-	in.MetadataURL = reachableURL(b, racks, pc.MetadataURL)
 	in.Disks, in.Storage = planDisks(b), planStorage(b)
 	upstream, err := s.settingText(tx, "upstream_dns", "")
 	if err != nil {

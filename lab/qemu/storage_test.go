@@ -282,7 +282,7 @@ func TestStorageBIOS(t *testing.T) {
 	mirror.fs(mirror.raid("md0", "1", members, nil), "ext4", "root", "/")
 	mirror.fs(mirror.raid("md5", "5", five[:3], five[3:]), "ext4", "five", "/five")
 	// two of its members are on one disk: without that disk it is gone, and the system shall start
-	mirror.mounts[len(mirror.mounts)-1].Options = "nofail,x-systemd.device-timeout=5s"
+	mirror.mounts[len(mirror.mounts)-1].Options = "nofail,x-systemd.device-timeout=40s" // emulated machines take their time
 	mirror.vg("vgr", mirror.raid("md10", "10", ten, nil))
 	mirror.fs(mirror.lv("vgr", "ten", 240*mib), "ext4", "ten", "/ten")
 

@@ -85,7 +85,8 @@ func (v Vendor) Render() ([]byte, error) {
 	return yaml.Marshal(map[string]string{"cloud-init": string(body)})
 }
 
-// files are a service that fetches the agent, which is the region's own version then, and has it report; and its timer.
+// files are a service that has the agent report, and its timer. The agent is fetched once, when the rest of the system comes from the rack too:
+// a system in use must not run, as root and every quarter of an hour, whatever then answers by HTTP in the rack's name.
 func (s *HardwareSync) files() ([]writeFile, error) {
 	if !agentURL.MatchString(s.Agent) { // it becomes part of a unit
 		return nil, fmt.Errorf("agent URL %q", s.Agent)
@@ -96,8 +97,8 @@ func (s *HardwareSync) files() ([]writeFile, error) {
 	}
 	const agent = "/var/lib/ingot/ingot-agent" // on many systems no program may be started from /run
 	service := "[Unit]\nDescription=Report this machine's hardware\nAfter=network-online.target\nWants=network-online.target\n\n[Service]\nType=oneshot\nStateDirectory=ingot\n" +
-		`ExecStartPre=/bin/sh -c 'curl -fsS -o ` + agent + ` "$$0" || wget -q -O ` + agent + ` "$$0"' ` + s.Agent + "\n" +
-		"ExecStartPre=/bin/chmod 0700 " + agent + "\nExecStart=" + agent + " sync --config " + syncConfig + "\n"
+		`ExecStartPre=/bin/sh -c 'if [ ! -x ` + agent + ` ]; then { curl -fsS -o ` + agent + `.new "$$0" || wget -q -O ` + agent + `.new "$$0"; } && chmod 0700 ` +
+		agent + `.new && mv ` + agent + `.new ` + agent + `; fi' ` + s.Agent + "\nExecStart=" + agent + " sync --config " + syncConfig + "\n"
 	timer := fmt.Sprintf("[Unit]\nDescription=Report this machine's hardware now and then\n\n[Timer]\nOnBootSec=1min\nOnUnitActiveSec=%ds\n\n[Install]\nWantedBy=timers.target\n",
 		int64(max(s.Interval, time.Minute)/time.Second))
 	return []writeFile{{syncConfig, "0600", string(config)}, {syncService, "0644", service}, {syncTimer, "0644", timer}}, nil

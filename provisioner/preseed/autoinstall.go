@@ -60,7 +60,7 @@ func (a *Autoinstall) Render() ([]byte, error) {
 	}
 	k := a.Credentials
 	c := Curtin{OSystem: "ubuntu", SystemID: a.SystemID, MetadataURL: a.MetadataURL, Credentials: k, Proxy: a.Proxy, Archive: a.Archive, Repositories: a.Repositories}
-	doc := autoinstallDoc{Version: 1, RefreshSnaps: map[string]bool{"update": false}, Reporting: map[string]webhook{"maas": c.webhook()},
+	doc := autoinstallDoc{Version: 1, RefreshSnaps: map[string]bool{"update": false}, Reporting: map[string]webhook{"maas": c.webhook(c.MetadataURL)},
 		SSH: autoinstallSSH{InstallServer: true, AuthorizedKeys: []string{}}, Proxy: a.Proxy, Shutdown: "reboot",
 		UserData: map[string]any{"hostname": a.Hostname, "manage_etc_hosts": true}}
 	for _, key := range a.SSHKeys {

@@ -20,7 +20,8 @@ type Curtin struct {
 	BaseImage, DefaultBase string
 	Arch                   string // amd64
 	SystemID, Hostname     string
-	MetadataURL            string // http://rack:5248/MAAS/metadata/
+	MetadataURL            string // http://rack:5248/MAAS/metadata/, as the installer reaches it
+	TargetURL              string // the same as the installed system reaches it, which may speak IPv6 alone; empty: MetadataURL
 	Credentials            layout.Credentials
 	OwnerEmail             string
 
@@ -132,8 +133,12 @@ var redhatKin = []string{"centos", "rhel", "ol", "rocky", "alma"}
 
 func (c *Curtin) byID() string { return c.MetadataURL + "latest/by-id/" + c.SystemID + "/" }
 
-func (c *Curtin) webhook() webhook {
-	return webhook{"webhook", c.MetadataURL + "status/" + c.SystemID, c.Credentials.ConsumerKey, c.Credentials.TokenKey, c.Credentials.TokenSecret}
+// target is the metadata service for the installed system.
+func (c *Curtin) target() string { return cmp.Or(c.TargetURL, c.MetadataURL) }
+
+// webhook is where progress is told at a metadata service.
+func (c *Curtin) webhook(metadata string) webhook {
+	return webhook{"webhook", metadata + "status/" + c.SystemID, c.Credentials.ConsumerKey, c.Credentials.TokenKey, c.Credentials.TokenSecret}
 }
 
 // Network is the machine's network in the version that its system gets.
@@ -150,10 +155,10 @@ func (c *Curtin) network() (any, error) {
 
 // Document is the configuration as a mapping, and what a template asked for that is not done.
 func (c *Curtin) Document() (doc map[string]any, warnings []string, err error) {
-	if !strings.HasSuffix(c.MetadataURL, "/") || c.SystemID == "" {
+	if !strings.HasSuffix(c.MetadataURL, "/") || !strings.HasSuffix(c.target(), "/") || c.SystemID == "" {
 		return nil, nil, errors.New("the machine's metadata URL and id are missing")
 	}
-	cfg := curtinConfig{Reporting: map[string]webhook{"maas": c.webhook()},
+	cfg := curtinConfig{Reporting: map[string]webhook{"maas": c.webhook(c.MetadataURL)},
 		Install:    installConfig{installLog, errorTar, []string{installLog, errorTar}},
 		CrashDumps: map[string]bool{"enabled": c.CrashDumps}}
 	src, err := source(c.Filetype, c.ImageURL)
@@ -273,9 +278,9 @@ func (c *Curtin) seed(cfg *curtinConfig, osystem string) error {
 	k := c.Credentials
 	err := add("maas-datasource", "/etc/cloud/cloud.cfg.d/90_maas_datasource.cfg", map[string]any{"datasource_list": []string{"MAAS"}})
 	err = errors.Join(err, add("maas-cloud-config", "/etc/cloud/cloud.cfg.d/90_maas_cloud_config.cfg", map[string]any{"datasource": map[string]any{
-		"MAAS": map[string]string{"metadata_url": c.MetadataURL, "consumer_key": k.ConsumerKey, "token_key": k.TokenKey, "token_secret": k.TokenSecret}}}))
+		"MAAS": map[string]string{"metadata_url": c.target(), "consumer_key": k.ConsumerKey, "token_key": k.TokenKey, "token_secret": k.TokenSecret}}}))
 	err = errors.Join(err, add("maas-reporting", "/etc/cloud/cloud.cfg.d/90_maas_cloud_init_reporting.cfg",
-		localConfig{ManageEtcHosts: true, ManualCacheClean: true, Reporting: map[string]webhook{"maas": c.webhook()}}))
+		localConfig{ManageEtcHosts: true, ManualCacheClean: true, Reporting: map[string]webhook{"maas": c.webhook(c.target())}}))
 	if c.OwnerEmail != "" {
 		err = errors.Join(err, add("maas-ubuntu-sso", "/etc/cloud/cloud.cfg.d/90_maas_ubuntu_sso.cfg", map[string]any{"snap": map[string]string{"email": c.OwnerEmail}}))
 	}
@@ -284,7 +289,7 @@ func (c *Curtin) seed(cfg *curtinConfig, osystem string) error {
 
 // debconf are the answers to cloud-init's questions; cloud-init 26 asks them for the package cloud-init-base.
 func (c *Curtin) debconf() (string, error) {
-	local, err := json.Marshal(localConfig{Apt: &localApt{true}, ManageEtcHosts: true, ManualCacheClean: true, Reporting: map[string]webhook{"maas": c.webhook()}})
+	local, err := json.Marshal(localConfig{Apt: &localApt{true}, ManageEtcHosts: true, ManualCacheClean: true, Reporting: map[string]webhook{"maas": c.webhook(c.target())}})
 	if err != nil {
 		return "", err
 	}
@@ -293,7 +298,7 @@ func (c *Curtin) debconf() (string, error) {
 	creds := "oauth_token_key=" + url.QueryEscape(k.TokenKey) + "&oauth_token_secret=" + url.QueryEscape(k.TokenSecret) + "&oauth_consumer_key=" + url.QueryEscape(k.ConsumerKey)
 	var b strings.Builder
 	for _, owner := range []string{"cloud-init", "cloud-init-base"} {
-		for _, q := range [][3]string{{"datasources", "multiselect", "MAAS"}, {"maas-metadata-url", "string", c.MetadataURL}, {"maas-metadata-credentials", "string", creds},
+		for _, q := range [][3]string{{"datasources", "multiselect", "MAAS"}, {"maas-metadata-url", "string", c.target()}, {"maas-metadata-credentials", "string", creds},
 			{"local-cloud-config", "string", string(local)}} {
 			v, err := oneLine("the answer to "+q[0], q[2])
 			if err != nil {

@@ -298,3 +298,34 @@ func TestDiskIdentity(t *testing.T) {
 		t.Errorf("%+v", items)
 	}
 }
+
+// A system that will speak IPv6 alone is told an address of the metadata service that it reaches; its installer, which came by IPv4, is not.
+func TestTargetURL(t *testing.T) {
+	const target = "http://[2001:db8::2]:5248/MAAS/metadata/"
+	for _, name := range []string{"rhel", "ubuntu-noble"} {
+		c := configurations()[name]
+		c.TargetURL = target
+		doc, _, err := c.Document()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var inTarget, installer string
+		for key, v := range doc {
+			b, err := Marshal(map[string]any{key: v})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if key == "cloudconfig" || key == "debconf_selections" {
+				inTarget += string(b)
+			} else {
+				installer += string(b)
+			}
+		}
+		if !strings.Contains(inTarget, target) || strings.Contains(inTarget, "10.0.0.2") {
+			t.Errorf("%s: the system is told\n%s", name, inTarget)
+		}
+		if strings.Contains(installer, target) || !strings.Contains(installer, c.MetadataURL+"latest/by-id/") || !strings.Contains(installer, c.MetadataURL+"status/") {
+			t.Errorf("%s: the installer is told\n%s", name, installer)
+		}
+	}
+}
