@@ -2,30 +2,54 @@ package provisioner
 
 import (
 	"embed"
+	"errors"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/ingot-metal/ingot/storage"
 )
 
-// scriptFiles are the hardware tests, in MAAS's format and under MAAS's names: clients choose tests by name.
+// scriptFiles are the hardware tests, in MAAS's format and under MAAS's names: clients choose tests by name. A line @NAME@ stands for
+// parts/NAME.sh, which several have in common.
 //
-//go:embed scriptfiles/*.sh
+//go:embed scriptfiles/*.sh scriptfiles/parts/*.sh
 var scriptFiles embed.FS
+
+var partLine = regexp.MustCompile(`(?m)^@([a-z-]+)@\n`)
+
+// withParts is a text with its parts in it.
+func withParts(text string) (string, error) {
+	var err error
+	text = partLine.ReplaceAllStringFunc(text, func(line string) string {
+		b, rerr := scriptFiles.ReadFile("scriptfiles/parts/" + strings.Trim(line, "@\n") + ".sh")
+		err = errors.Join(err, rerr)
+		return string(b)
+	})
+	return text, err
+}
 
 // shippedScripts are the texts of all scripts that come with the program.
 func shippedScripts() ([]string, error) {
-	out := slices.Clone(builtinScripts)
+	texts := slices.Clone(builtinScripts)
 	names, err := fs.Glob(scriptFiles, "scriptfiles/*.sh")
-	for _, n := range names {
-		b, rerr := scriptFiles.ReadFile(n)
-		if rerr != nil {
-			return nil, rerr
-		}
-		out = append(out, strings.Replace(string(b), "@FETCH-AGENT@\n", fetchAgent, 1))
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	for _, n := range names {
+		b, err := scriptFiles.ReadFile(n)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, string(b))
+	}
+	for i := range texts {
+		if texts[i], err = withParts(texts[i]); err != nil {
+			return nil, err
+		}
+	}
+	return texts, nil
 }
 
 // wantsDistribution tells whether a script wants the full environment: one of a user's, of which nobody knows what it calls, or one of

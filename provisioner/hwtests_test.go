@@ -2,6 +2,7 @@ package provisioner
 
 import (
 	"context"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -73,9 +74,17 @@ func runShipped(t *testing.T, name string, programs map[string]string, args ...s
 			t.Fatal(err)
 		}
 	}
-	c := exec.Command("/bin/sh", append([]string{"scriptfiles/" + name + ".sh"}, args...)...)
+	b, err := scriptFiles.ReadFile("scriptfiles/" + name + ".sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := withParts(string(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("/bin/sh", append([]string{"-c", text, name}, args...)...)
 	c.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "RESULT_PATH="+filepath.Join(dir, "result.yaml"))
-	b, err := c.CombinedOutput()
+	b, err = c.CombinedOutput()
 	if err != nil {
 		if c.ProcessState == nil {
 			t.Fatal(err)
@@ -223,5 +232,30 @@ func TestReachableURL(t *testing.T) {
 		if got := reachableURL(c.b, c.racks, c.url); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
+	}
+}
+
+// What is shipped has all its parts in it, and every part is used.
+func TestShippedScriptsAreWhole(t *testing.T) {
+	texts, err := shippedScripts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(texts, "\n")
+	if left := partLine.FindString(all); left != "" {
+		t.Errorf("%q was not filled in", left)
+	}
+	parts, err := fs.Glob(scriptFiles, "scriptfiles/parts/*.sh")
+	if err != nil || len(parts) == 0 {
+		t.Fatalf("%v, %v", parts, err)
+	}
+	for _, p := range parts {
+		b, err := scriptFiles.ReadFile(p)
+		if err != nil || !strings.Contains(all, string(b)) {
+			t.Errorf("nothing has the part %s: %v", p, err)
+		}
+	}
+	if _, err := withParts("@nosuch@\n"); err == nil {
+		t.Error("a part that is not there was left out")
 	}
 }

@@ -296,19 +296,6 @@ const (
 	scriptModaliases = "maas-list-modaliases"
 )
 
-// fetchAgent gets the agent from the rack for a runner that is not the agent.
-const fetchAgent = `case "$(uname -m)" in x86_64) ARCH=amd64 ;; aarch64) ARCH=arm64 ;; *) ARCH="$(uname -m)" ;; esac
-AGENT="$(mktemp)"
-trap 'rm -f "$AGENT"' EXIT
-URL="$MAAS_BASE_URL/machine-resources/$ARCH/ingot-agent"
-if command -v curl >/dev/null 2>&1; then
-    curl -fsS --noproxy '*' -o "$AGENT" "$URL"
-else
-    wget -q --no-proxy -O "$AGENT" "$URL"
-fi
-chmod 0700 "$AGENT"
-`
-
 // builtinScripts are the texts of the scripts that come with the program, in MAAS's format and under MAAS's names. Ingot's agent
 // does the work of the first three itself; other runners run the text.
 var builtinScripts = []string{
@@ -323,7 +310,8 @@ var builtinScripts = []string{
 # timeout: 300
 # --- End MAAS 1.0 script metadata ---
 set -eu
-` + fetchAgent + `"$AGENT" inventory
+@fetch-agent@
+"$AGENT" inventory
 `,
 	`#!/bin/sh
 # --- Start MAAS 1.0 script metadata ---

@@ -15,5 +15,5 @@
 # --- End MAAS 1.0 script metadata ---
 # The work is that of Ingot's agent. On a machine where another program runs scripts, the agent is fetched for it.
 set -eu
-@FETCH-AGENT@
+@fetch-agent@
 "$AGENT" hardware-test internet-connectivity "$@"
