@@ -13,7 +13,7 @@ IMAGE_DIR ?= image
 LOADERS := pxelinux syslinux-common shim-signed grub-efi-amd64-signed grub-efi-amd64-bin ipxe
 E2E := $(LOADERS) qemu-system-x86 qemu-utils ovmf iproute2 openssh-client ipmitool mmdebstrap squashfs-tools zstd xz-utils cpio dosfstools mtools e2fsprogs gdisk fdisk
 # Programs that check documents which we render.
-READERS := cloud-init libxml2-utils shellcheck python3
+READERS := libxml2-utils shellcheck python3 python3-configobj python3-jinja2 python3-jsonpatch python3-jsonschema python3-netifaces python3-oauthlib python3-requests python3-serial python3-yaml
 CORE := ./storage/... ./provisioner/... ./server/... ./bootsrv/... ./lab ./cmd/ingot/... ./api/...
 
 # The agent runs on machines of either architecture; both are static.
@@ -45,8 +45,7 @@ generate: go ## write types, routes, SDK and tables from openapi/*.yaml
 	@gofmt -w api/*_gen.go api/client/*_gen.go server/oapi/*_gen.go
 
 test: go ## all tests that need no virtual machine, storage on SQLite and on a private PostgreSQL
-	@# cloud-init is read, never run: where it was not before, it must not act at the machine's next start.
-	@if [ "$$(id -u)" = 0 ]; then command -v cloud-init >/dev/null || { mkdir -p /etc/cloud && touch /etc/cloud/cloud-init.disabled; }; scripts/need.sh $(READERS); fi
+	@if [ "$$(id -u)" = 0 ]; then scripts/need.sh $(READERS); fi
 	@# Real readers of what we write for installed systems; the tests of those that cannot be fetched skip.
 	if [ "$$(id -u)" = 0 ]; then eval "$$(scripts/consumers.sh || echo true)"; fi; scripts/postgres-test.sh go test -timeout 30m $(TESTFLAGS) ./...
 

@@ -26,11 +26,23 @@ func needs(t *testing.T, path, pkg string) {
 // python is Debian's own, which has the modules of Debian's packages.
 const python = "/usr/bin/python3"
 
+// pythonCommand runs Python with cloud-init's modules: those of the installed package, or where CLOUD_INIT_MODULES says (scripts/consumers.sh).
+func pythonCommand(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	modules := os.Getenv("CLOUD_INIT_MODULES")
+	if modules == "" {
+		modules = "/usr/lib/python3/dist-packages"
+	}
+	needs(t, python, "python3")
+	needs(t, filepath.Join(modules, "cloudinit"), "cloud-init, or run eval \"$(scripts/consumers.sh)\"")
+	cmd := exec.Command(python, args...)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+modules)
+	return cmd
+}
+
 func runPython(t *testing.T, script string, stdin []byte) []byte {
 	t.Helper()
-	needs(t, python, "python3")
-	needs(t, "/usr/bin/cloud-init", "cloud-init")
-	cmd := exec.Command(python, "-c", script)
+	cmd := pythonCommand(t, "-c", script)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -83,7 +95,6 @@ func TestPyYAMLReadsTheSame(t *testing.T) {
 }
 
 func TestRealCloudInitSchema(t *testing.T) {
-	needs(t, "/usr/bin/cloud-init", "cloud-init")
 	check := func(name, doc string) {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "doc.cfg")
@@ -91,7 +102,7 @@ func TestRealCloudInitSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Without its logs, and without a look at what machine this is.
-		cmd := exec.Command("/usr/bin/cloud-init", "schema", "--config-file", path)
+		cmd := pythonCommand(t, "-m", "cloudinit.cmd.main", "schema", "--config-file", path)
 		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("Valid")) {
 			t.Errorf("%s: %v\n%s\n%s", name, err, out, doc)
 		}
